@@ -1,0 +1,1 @@
+"""Board descriptions: rails, paths and units, one TOML file a board."""

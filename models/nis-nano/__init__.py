@@ -1,0 +1,1 @@
+"""The model that ships with nis-edge; see the card beside it."""

@@ -1,0 +1,1 @@
+"""The training pipeline: data, tokenizer, training, evaluation, export. Never imported by nis_edge."""

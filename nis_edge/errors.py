@@ -1,0 +1,71 @@
+"""The errors of nis-edge. The branch of an error answers one question: who must act?
+
+A message says what happened, what is still safe, and what to do, in one line. Adapters translate foreign exceptions
+into these at the sill, with ``from``; nothing above an adapter ever meets a library's own exception.
+"""
+
+from __future__ import annotations
+
+
+class NisEdgeError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class ConfigError(NisEdgeError):
+    """The operator acts: a configuration file, a flag or an input file is wrong."""
+
+
+class EventFormatError(NisEdgeError):
+    """The sender of an agent event acts: one event was refused, the stream goes on."""
+
+
+class ModelError(NisEdgeError):
+    """The builder of the model acts."""
+
+
+class PackFormatError(ModelError):
+    """The bytes of a model package break the format; nothing of it was used."""
+
+
+class KernelUnavailableError(ModelError):
+    """The instruction set asked for is not compiled in or not offered by this CPU."""
+
+
+class DeviceError(NisEdgeError):
+    """The hardware or the operating system stands in the way."""
+
+
+class SensorUnavailableError(DeviceError):
+    """A sensor is absent, unreadable or implausible; its reading is absent, never zero."""
+
+
+class LinkError(NisEdgeError):
+    """Time heals it: retry."""
+
+
+class BrokerLostError(LinkError):
+    """The MQTT broker is out of reach or refused; records wait in the spool."""
+
+
+class CloudUnreachableError(LinkError):
+    """The cloud model or a bucket is out of reach; local work goes on."""
+
+
+class UpdateError(NisEdgeError):
+    """The publisher acts; the old model stays in service."""
+
+
+class UntrustedMetadataError(UpdateError):
+    """Update metadata did not verify: unsigned, forged, expired, replayed or mixed."""
+
+
+class RollbackRefusedError(UpdateError):
+    """The update is older than what this device already trusted."""
+
+
+class SlotWriteError(UpdateError):
+    """The candidate could not be stored durably."""
+
+
+class TrialFailedError(UpdateError):
+    """The candidate loaded but failed its self-test."""

@@ -1,0 +1,1 @@
+"""Pure power honesty (floor 3): readings to watts, joules and grades."""

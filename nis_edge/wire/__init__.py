@@ -1,0 +1,1 @@
+"""Bytes to frozen records and back (floor 1): topics, messages, codec."""

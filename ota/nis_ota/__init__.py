@@ -1,0 +1,1 @@
+"""The publisher of signed model updates. Never imported by nis_edge."""
