@@ -19,3 +19,11 @@ EVENT_BYTES_MAX: Final = 64 * KIB
 
 NAME_CHARS_MAX: Final = 128
 """Agent names, tool names, ids and topics: they become map keys and MQTT topic levels."""
+
+# --- monitor: what one judgement may hold ------------------------------------------------------------------------------
+
+WINDOW_EVENTS_MAX: Final = 12
+"""Events in a model window: at about 20 tokens each they fill the 256 positions of the smallest model."""
+
+WINDOW_TEXT_CHARS_MAX: Final = 8 * KIB
+"""Characters of one event's text a window keeps: room for a long tool result, while evidence stays cheap to compute."""
