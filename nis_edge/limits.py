@@ -20,7 +20,7 @@ EVENT_BYTES_MAX: Final = 64 * KIB
 NAME_CHARS_MAX: Final = 128
 """Agent names, tool names, ids and topics: they become map keys and MQTT topic levels."""
 
-# --- monitor: what one judgement may hold ------------------------------------------------------------------------------
+# --- monitor: what one judgement may hold -----------------------------------------------------------------------------
 
 WINDOW_EVENTS_MAX: Final = 12
 """Events in a model window: at about 20 tokens each they fill the 256 positions of the smallest model."""
