@@ -1,0 +1,207 @@
+"""Decode and prefill of our engine beside llama.cpp's, same shapes, same run, interleaved; writes a result file.
+
+    python -m bench.engine --peer-python PEERS_VENV/bin/python --shape nis-base 2b4t
+
+Each contestant sits in its own process with its model loaded; rounds go through all of them in turn, so that the noise
+of the machine falls on all alike. A figure is the median over rounds with its range; only the ratios mean anything
+on another day. The peers' environment needs `pip install llama-cpp-python gguf`; it may be this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from bench.engine.shapes import SHAPES, Shape
+
+PREFILL_TOKENS = 128
+DECODE_AFTER = 16
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Entry:
+    """One contestant: how it is named in the table, what it runs, and its process."""
+
+    name: str
+    kind: str
+    path: Path
+    python: str
+    process: subprocess.Popen[str] | None = None
+    load_s: float = 0.0
+
+    def start(self, threads: int, shape: Shape) -> None:
+        """Start the process and wait until the model is loaded."""
+        command = [self.python, "-m", "bench.engine.worker", self.kind, str(self.path), "--threads", str(threads)]
+        self.process = subprocess.Popen(
+            [*command, "--vocab", str(shape.vocab)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        ready = self.read()
+        if not ready.get("ready"):
+            raise SystemExit(f"{self.name}: the first logits are not finite; not measured")
+        self.load_s = ready["load_s"]
+
+    def ask(self, **order: object) -> dict[str, float]:
+        """Send one order and return the answer."""
+        assert self.process and self.process.stdin
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        result = self.read()
+        if "error" in result:
+            raise SystemExit(f"{self.name}: {result['error']}; not measured")
+        return result
+
+    def read(self) -> dict[str, float]:
+        assert self.process and self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: the process ended")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
+            self.process.wait(timeout=30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has llama-cpp-python and gguf")
+    parser.add_argument("--files", type=Path, default=ROOT / ".cache" / "bench", help="where random models are written")
+    parser.add_argument("--json", type=Path, help="result file; default bench/results/<machine>.engine.json")
+    args = parser.parse_args()
+    args.files.mkdir(parents=True, exist_ok=True)
+    results = []
+    for name in args.shape:
+        shape = SHAPES[name]
+        entries = prepare(shape, args.files, args.peer_python)
+        for threads in args.threads:
+            results.extend(measure(shape, entries, threads, args.rounds))
+    output = args.json or ROOT / "bench" / "results" / f"{machine_name()}.engine.json"
+    output.write_text(json.dumps({"about": about(args.peer_python), "results": results}, indent=1) + "\n")
+    print(table(results))
+    print(f"\nwritten to {output}")
+
+
+def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
+    """Write the random models that are not there yet; return the contestants, ours first."""
+    package = files / f"{shape.name}.nis"
+    if not package.exists():
+        run_writer(sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, "")
+    entries = [Entry("nis-edge", "nis-edge", package, sys.executable)]
+    for head in ("f16", "q6_k"):
+        path = files / f"{shape.name}.tq2_0.{head}.gguf"
+        if not path.exists():
+            run_writer(peer_python, "from bench.engine.random_gguf import write_random_gguf as w", path, shape, head)
+        entries.append(Entry(f"llama.cpp TQ2_0, {head} head", "llama.cpp", path, peer_python))
+    return entries
+
+
+def run_writer(python: str, statement: str, path: Path, shape: Shape, head: str) -> None:
+    """Write one model in a process of its own: it takes gigabytes that should not stay with this one."""
+    print(f"writing {path.name} ...", flush=True)
+    extra = f", head={head!r}" if head else ""
+    code = f"from pathlib import Path; from bench.engine.shapes import SHAPES; {statement}; w(Path({str(path)!r}), SHAPES[{shape.name!r}]{extra})"
+    subprocess.run([python, "-c", code], check=True, cwd=ROOT)
+
+
+def measure(shape: Shape, entries: list[Entry], threads: int, rounds: int) -> list[dict[str, object]]:
+    """Interleaved rounds over all contestants; tokens per second, median and range, and the ratio to the best peer."""
+    decode_tokens = 16 if shape.ternary_weights > 1e9 else 64
+    samples: dict[tuple[str, str], list[float]] = {}
+    rss: dict[str, float] = {}
+    try:
+        for entry in entries:
+            entry.start(threads, shape)
+        for number in range(rounds):
+            # The order turns with the round, so that no contestant always follows the same neighbour.
+            for entry in entries[number % len(entries) :] + entries[: number % len(entries)]:
+                prefill = entry.ask(op="prefill", tokens=PREFILL_TOKENS)
+                decode = entry.ask(op="decode", tokens=decode_tokens, after=DECODE_AFTER)
+                samples.setdefault((entry.name, "prefill"), []).append(PREFILL_TOKENS / prefill["seconds"])
+                samples.setdefault((entry.name, "decode"), []).append(decode_tokens / decode["seconds"])
+                rss[entry.name] = decode["rss_mb"]
+            print(f"{shape.name}, {threads} thread(s): round {number + 1} of {rounds}", flush=True)
+    finally:
+        for entry in entries:
+            entry.stop()
+    rows: list[dict[str, object]] = []
+    for workload in ("prefill", "decode"):
+        medians = {entry.name: statistics.median(samples[entry.name, workload]) for entry in entries}
+        best_peer = max((name for name in medians if name != "nis-edge"), key=lambda name: medians[name])
+        for entry in entries:
+            values = sorted(samples[entry.name, workload])
+            rows.append(
+                {
+                    "shape": shape.name,
+                    "threads": threads,
+                    "workload": f"prefill {PREFILL_TOKENS}" if workload == "prefill" else f"decode {decode_tokens}",
+                    "contestant": entry.name,
+                    "tokens_per_s_median": round(medians[entry.name], 2),
+                    "tokens_per_s_min": round(values[0], 2),
+                    "tokens_per_s_max": round(values[-1], 2),
+                    "rounds": len(values),
+                    "ratio_of_medians_to_best_peer": round(medians[entry.name] / medians[best_peer], 3),
+                    "best_peer": best_peer,
+                    "load_to_first_token_s": round(entry.load_s, 3),
+                    "peak_rss_mb": round(rss[entry.name], 1),
+                    "file_mb": round(entry.path.stat().st_size / 1e6, 1),
+                }
+            )
+    return rows
+
+
+def about(peer_python: str) -> dict[str, object]:
+    """Machine, commit and peer versions: what a reader needs to judge the figures."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False)
+    peer = subprocess.run(
+        [peer_python, "-c", "import llama_cpp; print(llama_cpp.__version__)"], capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": cpu_model(),
+        "machine": platform.machine(),
+        "commit": commit.stdout.strip() or None,
+        "llama_cpp_python": peer.stdout.strip() or None,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "method": "one process each, interleaved rounds in turning order; random weights; batch 1",
+    }
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.lower().startswith(("model name", "model\t")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def machine_name() -> str:
+    words = "".join(c if c.isalnum() else "-" for c in f"{cpu_model()}-{platform.machine()}".lower())
+    return "-".join(filter(None, words.split("-")))
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| shape | threads | workload | contestant | tokens/s median [range] | to best peer | peak RSS MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        "| {shape} | {threads} | {workload} | {contestant} | {tokens_per_s_median} [{tokens_per_s_min} - {tokens_per_s_max}] "
+        "| {ratio_of_medians_to_best_peer} | {peak_rss_mb} |".format(**row)
+        for row in results
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
