@@ -1,0 +1,15 @@
+/* What this CPU and this operating system offer, asked once. */
+#ifndef NIS_CPU_H
+#define NIS_CPU_H
+
+#include <stdbool.h>
+
+typedef struct {
+    bool avx2_fma_f16c; /* x86: all three, with the operating system saving the wide registers */
+    bool neon;          /* aarch64: always */
+    bool dotprod;       /* aarch64: SDOT, absent on Cortex-A72 */
+} nis_cpu;
+
+nis_cpu nis_cpu_detect(void);
+
+#endif
