@@ -20,6 +20,18 @@ EVENT_BYTES_MAX: Final = 64 * KIB
 NAME_CHARS_MAX: Final = 128
 """Agent names, tool names, ids and topics: they become map keys and MQTT topic levels."""
 
+JSON_DEPTH_MAX: Final = 32
+"""Nesting of an event's free-form fields: agents nest a few levels, a bomb nests thousands."""
+
+BATCH_EVENTS_MAX: Final = 1000
+"""Events in one array or one body of JSON lines: 20 s of the busiest team we plan for (50 events/s)."""
+
+RUN_BYTES_MAX: Final = 4 * MIB
+"""One recorded run as one line: ten times the largest seen (61 events of up to 8 KiB)."""
+
+RUN_EVENTS_MAX: Final = 10_000
+"""Events of one recorded run: it is judged from memory."""
+
 # --- monitor: what one judgement may hold -----------------------------------------------------------------------------
 
 WINDOW_EVENTS_MAX: Final = 12
@@ -27,3 +39,121 @@ WINDOW_EVENTS_MAX: Final = 12
 
 WINDOW_TEXT_CHARS_MAX: Final = 8 * KIB
 """Characters of one event's text a window keeps: room for a long tool result, while evidence stays cheap to compute."""
+
+# --- pack: what a model package may claim before anything of it is used ------------------------------------------------
+
+PACK_HEADER_BYTES_MAX: Final = 16 * MIB
+"""The header of a package: a thousand layers need about 1 MiB; safetensors' own reader stops at 100 MB."""
+
+PACK_TENSORS_MAX: Final = 65_536
+"""Tensors of one package, padding included; 1024 layers with all their parts need about 25 000."""
+
+PACK_NAME_CHARS_MAX: Final = 128
+"""A tensor's name: the longest of ours is a task head's name (64) plus a layer and a part."""
+
+PACK_JSON_DEPTH_MAX: Final = 32
+"""Nesting of the JSON in a header: ours needs 5; a parser's stack must not be driven by a file."""
+
+PACK_DIMENSION_MAX: Final = 1 << 24
+"""One side of a matrix. Rows of 2**24 ternary weights times int8 stay below 2**31, so int32 sums never overflow."""
+
+PACK_LAYERS_MAX: Final = 1024
+"""Layers of a trunk or of a task head."""
+
+PACK_OUTPUTS_MAX: Final = 4096
+"""Outputs of one task head, labels of a package, and task heads of a package."""
+
+PACK_CONTEXT_MAX: Final = 1 << 20
+"""Positions: the KV cache is sized from it, so a file must not ask for an absurd one."""
+
+PACK_GOLDENS_MAX: Final = 64
+"""Golden self-tests of one package; each costs a forward pass at verification."""
+
+PACK_GOLDEN_TOKENS_MAX: Final = 4096
+"""Tokens of one golden self-test."""
+
+PACK_TOKENIZER_BYTES_MAX: Final = 64 * MIB
+"""A tokenizer.json; the largest public ones are about 35 MB."""
+
+PACK_CHECK_AT_OPEN_BYTES_MAX: Final = 16 * MIB
+"""Packages up to this size are hashed whole whenever they are opened (below 0.2 s at 100 MB/s, a Cortex-A72 without
+SHA instructions); larger ones only by `verify` and by the trial of an update."""
+
+PACK_CHUNK_BYTES: Final = 4 * MIB
+"""How much is hashed, scanned, converted or written at a time, so that packing needs little memory."""
+
+CHECKPOINT_JSON_BYTES_MAX: Final = 16 * MIB
+"""config.json and the shard index of a checkpoint folder."""
+
+CHECKPOINT_SHARDS_MAX: Final = 1024
+"""Files of a sharded checkpoint."""
+
+# --- power: board files and sensors ----------------------------------------------------------------------------------
+
+BOARD_FILE_BYTES_MAX: Final = 64 * KIB
+"""One board file; the largest that ships is under 5 KiB."""
+
+BOARD_FILES_MAX: Final = 64
+"""Board files read from one folder."""
+
+BOARD_SOURCES_MAX: Final = 16
+"""Sources in one board file."""
+
+BOARD_RAILS_MAX: Final = 64
+"""Rails of one source; the Pi 5 power chip has the most of those known, 12."""
+
+SENSOR_FILE_BYTES_MAX: Final = 4 * KIB
+"""One sysfs attribute: the kernel gives at most a page. Also the longest answer of the Pi's firmware."""
+
+SENSOR_DIRECTORIES_MAX: Final = 256
+"""hwmon, powercap or power_supply entries looked at; a large server has some dozens."""
+
+METER_SAMPLES_MAX: Final = 600_000
+"""Power readings kept for one benchmark: ten minutes at 1000 per second."""
+
+# --- update: what a publisher, a broker or a bucket may send -----------------------------------------------------------
+
+UPDATE_DENIED_MAX: Final = 8
+"""Failed models remembered. A record of the journal is 4 KiB; eight entries of at most 270 bytes fit beside the rest."""
+
+UPDATE_ROLES_MAX: Final = 10
+"""Metadata roles with a version floor: four top-level ones and a few delegations; bounded by the 4 KiB record."""
+
+UPDATE_TRIES: Final = 3
+"""Runs of the self-test and starts under probation that one model gets before it is rolled back (U-Boot's bootlimit)."""
+
+UPDATE_TRANSITIONS_MAX: Final = 28
+"""State changes one update may take: the cap Mender puts on its own client, for the same reason (endless loops)."""
+
+UPDATE_BUNDLE_BYTES_MAX: Final = 256 * KIB
+"""One retained MQTT bundle. A whole metadata chain is under 8 KiB; brokers commonly refuse more than 256 KiB."""
+
+UPDATE_BUNDLE_FILES_MAX: Final = 64
+"""Files in a bundle: a chain of root versions, three top-level roles, a few delegations and rollout documents."""
+
+UPDATE_DOCUMENT_BYTES_MAX: Final = 16 * KIB
+"""One signed rollout document: a dozen short fields."""
+
+UPDATE_MODEL_BYTES_MAX: Final = 5 * GIB
+"""One model package: the project's own gate (a model < 5 GB), so that signed nonsense cannot fill a disk."""
+
+UPDATE_METADATA_SECONDS_MAX: Final = 60.0
+"""One metadata file, from request to last byte. They are a few KiB; a slower server is a stalled one."""
+
+UPDATE_STALL_SECONDS_MAX: Final = 30.0
+"""Silence on a download after which the attempt ends and is resumed later."""
+
+UPDATE_RATE_BYTES_PER_S_MIN: Final = 256
+"""A download slower than this over a whole stall window is ended (slow-loris); 2G links give 20 times as much."""
+
+UPDATE_ATTEMPTS_MAX: Final = 5
+"""Attempts to complete one download before the update goes back to idle until the next poll."""
+
+UPDATE_SELFTEST_SECONDS_MAX: Final = 120.0
+"""Wall time of one self-test; the shipped model takes a second, a 5 GB one on a Pi mostly reads its file."""
+
+UPDATE_SELFTEST_OUTPUT_BYTES_MAX: Final = 64 * KIB
+"""What a self-test may print; its report is one JSON object."""
+
+UPDATE_RESERVE_BYTES: Final = 32 * MIB
+"""Disk left free beside a download, for the spool, the journal and the system's own logs."""

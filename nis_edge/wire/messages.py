@@ -68,7 +68,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A number that carries its evidence: ``n`` samples over ``window_s`` seconds; None when unavailable, with reason."""
+    """A number that carries its evidence: ``n`` samples over ``window_s`` seconds; None is unavailable, with reason."""
 
     value: float | None
     unit: str
@@ -81,7 +81,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong: what, who, since when, on which events, by which judge, what to do.
 
-    ``probability`` is the judge's score in 0..1 or None for a rule that only fires; ``confidence`` is calibrated or None.
+    ``probability`` is the judge's score in 0..1 or None for a rule that only fires; ``confidence`` is calibrated or
+    None.
     """
 
     label: str
