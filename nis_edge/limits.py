@@ -37,10 +37,31 @@ RUN_EVENTS_MAX: Final = 10_000
 WINDOW_EVENTS_MAX: Final = 12
 """Events in a model window: at about 20 tokens each they fill the 256 positions of the smallest model."""
 
+AGENTS_MAX: Final = 1000
+"""Agents remembered at once: what a team with a forger in it may cost; further names are refused, not believed."""
+
+AGENTS_SHOWN_MAX: Final = 64
+"""Agents listed in one assessment, the worst first: it has to fit one MQTT message and one screen."""
+
+FINDINGS_OPEN_MAX: Final = 256
+"""Findings open at once; an operator reads a dozen."""
+
+SENSORS_MAX: Final = 128
+"""Distinct readings of a device: a board has a few dozen."""
+
+CLAIM_KEYS_MAX: Final = 256
+"""Quantities agents make claims about."""
+
+CLAIMANTS_MAX: Final = 16
+"""Agents whose claims on one quantity are compared: every pair is."""
+
+OPEN_CONFIDENCES_MAX: Final = 512
+"""Statements with a confidence that wait for their outcome; the oldest are forgotten."""
+
 WINDOW_TEXT_CHARS_MAX: Final = 8 * KIB
 """Characters of one event's text a window keeps: room for a long tool result, while evidence stays cheap to compute."""
 
-# --- pack: what a model package may claim before anything of it is used ------------------------------------------------
+# --- pack: what a model package may claim before anything of it is used -----------------------------------------------
 
 PACK_HEADER_BYTES_MAX: Final = 16 * MIB
 """The header of a package: a thousand layers need about 1 MiB; safetensors' own reader stops at 100 MB."""
@@ -58,7 +79,7 @@ PACK_DIMENSION_MAX: Final = 1 << 24
 """One side of a matrix. Rows of 2**24 ternary weights times int8 stay below 2**31, so int32 sums never overflow."""
 
 PACK_LAYERS_MAX: Final = 1024
-"""Layers of a trunk or of a task head."""
+"""Layers of the trunk and of all task heads together."""
 
 PACK_OUTPUTS_MAX: Final = 4096
 """Outputs of one task head, labels of a package, and task heads of a package."""
@@ -119,6 +140,9 @@ UPDATE_DENIED_MAX: Final = 8
 UPDATE_ROLES_MAX: Final = 10
 """Metadata roles with a version floor: four top-level ones and a few delegations; bounded by the 4 KiB record."""
 
+UPDATE_KEYS_MAX: Final = 6
+"""Keys remembered beside a version floor; the online roles they belong to have one or two."""
+
 UPDATE_TRIES: Final = 3
 """Runs of the self-test and starts under probation that one model gets before it is rolled back (U-Boot's bootlimit)."""
 
@@ -157,3 +181,71 @@ UPDATE_SELFTEST_OUTPUT_BYTES_MAX: Final = 64 * KIB
 
 UPDATE_RESERVE_BYTES: Final = 32 * MIB
 """Disk left free beside a download, for the spool, the journal and the system's own logs."""
+
+# --- roof and telemetry: queues, the spool, the local API --------------------------------------------------------------
+
+CONFIG_BYTES_MAX: Final = 256 * KIB
+"""A configuration file; the documented example with every option is under 8 KiB."""
+
+INBOX_LANES_MAX: Final = 256
+"""Senders with their own queue at one time. Further ones share a single queue, so made-up names cannot take memory."""
+
+INBOX_LANE_ITEMS_MAX: Final = 64
+"""Events of one sender that wait. At the drain rate below a fair sender never has more than a few waiting."""
+
+INBOX_BYTES_MAX: Final = 8 * MIB
+"""All events that wait, together: 128 of the largest allowed ones."""
+
+INBOX_DRAIN_MAX: Final = 256
+"""Events judged in one step, taken in turn from every sender, so that a step stays short whatever comes in."""
+
+SPOOL_PENDING_BYTES_MAX: Final = 4 * MIB
+"""Records in memory that the disk has not taken yet; more than this is dropped by class, and counted."""
+
+SPOOL_RECORD_BYTES_MAX: Final = 256 * KIB
+"""One record. Brokers commonly refuse more than this; the largest assessment seen is under 32 KiB."""
+
+SPOOL_PARKED_MAX: Final = 1000
+"""Records that a broker refused for good, kept for a person to look at; the oldest makes room."""
+
+SPOOL_DAMAGED_KEPT_MAX: Final = 3
+"""Damaged spool files set aside; the oldest makes room, so that a dying card does not fill itself."""
+
+MQTT_PACKET_BYTES_MAX: Final = 512 * KIB
+"""Maximum Packet Size that we tell the broker: the largest update bundle with its properties fits twice."""
+
+MQTT_CONNECT_SECONDS_MAX: Final = 10.0
+"""TCP, TLS and CONNACK each; a broker that is slower is called out of reach and tried again."""
+
+MQTT_INCOMING_MAX: Final = 256
+"""Messages other than agent events (notices, commands) that wait for their loop; the oldest is dropped, counted."""
+
+API_CONNECTIONS_MAX: Final = 32
+"""Connections at one time; one more is answered 503 and closed."""
+
+API_FOLLOWERS_MAX: Final = 8
+"""Connections that follow the assessments as server-sent events; each holds one of the above for long."""
+
+API_HEADER_BYTES_MAX: Final = 16 * KIB
+"""Request line and headers."""
+
+API_BODY_BYTES_MAX: Final = 1 * MIB
+"""One request's body: 16 of the largest events, or thousands of ordinary ones."""
+
+API_REQUEST_SECONDS_MAX: Final = 10.0
+"""From the first byte of a request to its last, and for the peer to take the answer."""
+
+API_IDLE_SECONDS_MAX: Final = 60.0
+"""A kept-alive connection without a request."""
+
+LOOP_RESTARTS_MAX: Final = 5
+"""Failures of one loop within ``LOOP_WINDOW_SECONDS`` before the daemon gives up and its service manager acts."""
+
+LOOP_WINDOW_SECONDS: Final = 300.0
+"""The same window as systemd's StartLimitIntervalSec in our unit."""
+
+DEMO_LINE_BYTES_MAX: Final = 64 * KIB
+"""One line of the demo's script: one event."""
+
+STATUS_BYTES_MAX: Final = 4 * MIB
+"""What `nis-edge status` reads of an answer."""
