@@ -1,0 +1,372 @@
+"""Records on disk until the broker has them: one SQLite file, written in batches, deleted on acknowledgement.
+
+Theory of operation. A record gets its sequence number, is written (WAL, synchronous FULL: a committed record survives a
+power cut), is read by the sender, and its row is deleted when the broker has acknowledged it. A record that the broker
+refuses for good is parked for a person to look at. When the bytes reach the cap, the oldest record of the lowest class
+makes room, and every drop is counted by class; the counts survive a restart. Records past their time are dropped and
+counted in the same way. A damaged file is set aside under another name and a new one begun: the agent never stops for
+its spool.
+
+Blocking: every method may wait for the disk. The roof calls all of them from one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from nis_edge.errors import DeviceError
+from nis_edge.limits import SPOOL_DAMAGED_KEPT_MAX, SPOOL_PARKED_MAX
+
+Class = Literal["telemetry", "assessment", "event"]
+CLASSES: Final[tuple[Class, ...]] = get_args(Class)
+"""Lowest first: the order in which records make room."""
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE record (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    class INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    schema TEXT NOT NULL,
+    created REAL NOT NULL,
+    expires REAL NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX record_by_class ON record (class, seq);
+CREATE TABLE parked (
+    seq INTEGER PRIMARY KEY, class INTEGER NOT NULL, boot_id TEXT NOT NULL, topic TEXT NOT NULL, schema TEXT NOT NULL,
+    created REAL NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL
+);
+CREATE TABLE dropped (class INTEGER PRIMARY KEY, records INTEGER NOT NULL);
+"""
+
+# Beside its payload a row costs its columns, its index entry and its share of half-empty pages. Counting this for each
+# row keeps the file near the cap instead of twice as large when records are small.
+_ROW_OVERHEAD_BYTES: Final = 256
+
+
+@dataclass(frozen=True)
+class Record:
+    """One message to be delivered at least once.
+
+    Args:
+        kind: its class, which decides what makes room first.
+        topic: where it goes.
+        schema: name and version of the payload's form, e.g. ``nis.assessment/1``.
+        payload: the bytes to send.
+        boot_id: the run of the daemon that made it; with ``seq`` it identifies the record for ever.
+        created: seconds since the epoch.
+        expires: seconds since the epoch after which it is not worth sending.
+        seq: given by the spool; 0 before.
+    """
+
+    kind: Class
+    topic: str
+    schema: str
+    payload: bytes
+    boot_id: str
+    created: float
+    expires: float
+    seq: int = 0
+
+
+@dataclass(frozen=True)
+class SpoolCounts:
+    """What the spool holds and what it let go, by class."""
+
+    records: dict[Class, int]
+    bytes_used: int
+    dropped: dict[Class, int]
+    parked: int
+    last_seq: int
+
+
+@dataclass
+class _Tally:
+    """Kept in memory so that no count needs a scan; read from the file once, at opening."""
+
+    records: dict[Class, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
+    dropped: dict[Class, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
+    bytes_used: int = 0
+    parked: int = 0
+    last_seq: int = 0
+
+
+class Spool:
+    """The file. Open with ``Spool.open``.
+
+    Raises:
+        DeviceError: any method, when the disk refuses (full, read-only, failing). What was committed before is safe;
+            the transaction that failed changed nothing and may be tried again.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, bytes_max: int) -> None:
+        self._path = path
+        self._db = connection
+        self._bytes_max = bytes_max
+        self._tally = _read_tally(connection)
+
+    @staticmethod
+    def open(path: Path, *, bytes_max: int) -> tuple[Spool, str | None]:
+        """Open the file or begin a new one.
+
+        Args:
+            path: of the database; its folder exists.
+            bytes_max: cap on payloads with their overhead.
+
+        Returns:
+            The spool, and None or what was wrong with an earlier file that is now set aside.
+        """
+        complaint = None
+        try:
+            connection = _connect(path)
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise _refused("opened", path, error) from error
+            complaint = f"{error}; set aside as {_set_aside(path).name}"
+            try:
+                connection = _connect(path)
+            except sqlite3.Error as again:
+                raise _refused("opened", path, again) from again
+        return Spool(path, connection, bytes_max), complaint
+
+    def commit(
+        self,
+        add: Sequence[Record] = (),
+        delivered: Iterable[int] = (),
+        refused: Iterable[tuple[int, str]] = (),
+    ) -> list[Record]:
+        """Write new records and forget delivered ones in one transaction: one fsync for all.
+
+        Args:
+            add: records without a number, in order.
+            delivered: numbers that the broker acknowledged.
+            refused: numbers that the broker refused for good, each with its reason.
+
+        Returns:
+            The records of ``add`` that were kept, numbered. Those missing were dropped for want of room, and counted.
+        """
+        before = _copy(self._tally)
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._delete(delivered)
+                for seq, reason in refused:
+                    self._park(seq, reason)
+                kept = [numbered for record in add if (numbered := self._insert(record)) is not None]
+                self._write_drops(before)
+        except sqlite3.Error as error:
+            self._tally = before
+            raise self._translated("written", error) from error
+        return kept
+
+    def expire(self, now: float) -> int:
+        """Drop what is past its time, and count it.
+
+        Args:
+            now: seconds since the epoch.
+
+        Returns:
+            How many were dropped.
+        """
+        before = _copy(self._tally)
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                stale = [seq for (seq,) in self._db.execute("SELECT seq FROM record WHERE expires <= ?", (now,))]
+                self._delete(stale, dropped=True)
+                self._write_drops(before)
+        except sqlite3.Error as error:
+            self._tally = before
+            raise self._translated("written", error) from error
+        return len(stale)
+
+    def read(self, after: int, limit: int) -> list[Record]:
+        """The oldest records behind a number, in order.
+
+        Args:
+            after: a sequence number; 0 begins at the oldest.
+            limit: at most so many.
+        """
+        query = (
+            "SELECT class, topic, schema, payload, boot_id, created, expires, seq FROM record "
+            "WHERE seq > ? ORDER BY seq LIMIT ?"
+        )
+        try:
+            rows = self._db.execute(query, (after, limit)).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated("read", error) from error
+        return [Record(CLASSES[row[0]], *row[1:]) for row in rows]
+
+    def counts(self) -> SpoolCounts:
+        """What is held and what was dropped, without touching the disk."""
+        tally = self._tally
+        return SpoolCounts(dict(tally.records), tally.bytes_used, dict(tally.dropped), tally.parked, tally.last_seq)
+
+    def parked(self) -> list[tuple[Record, str]]:
+        """What the broker refused for good, with its reasons, oldest first."""
+        query = "SELECT class, topic, schema, payload, boot_id, created, seq, reason FROM parked ORDER BY seq"
+        try:
+            rows = self._db.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated("read", error) from error
+        return [(Record(CLASSES[r[0]], r[1], r[2], r[3], r[4], r[5], r[5], r[6]), r[7]) for r in rows]
+
+    def close(self) -> None:
+        """Fold the log into the file and close. Never raises: what is committed is safe without it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def _insert(self, record: Record) -> Record | None:
+        size = len(record.payload) + _ROW_OVERHEAD_BYTES
+        rank = CLASSES.index(record.kind)
+        while self._tally.bytes_used + size > self._bytes_max:
+            if not self._drop_oldest(up_to_rank=rank):
+                self._tally.dropped[record.kind] += 1
+                return None
+        row = (rank, record.boot_id, record.topic, record.schema, record.created, record.expires, record.payload)
+        columns = "class, boot_id, topic, schema, created, expires, payload"
+        cursor = self._db.execute(f"INSERT INTO record ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+        seq = int(cursor.lastrowid or 0)
+        self._tally.records[record.kind] += 1
+        self._tally.bytes_used += size
+        self._tally.last_seq = seq
+        return Record(
+            record.kind,
+            record.topic,
+            record.schema,
+            record.payload,
+            record.boot_id,
+            record.created,
+            record.expires,
+            seq,
+        )
+
+    def _drop_oldest(self, up_to_rank: int) -> bool:
+        found = self._db.execute(
+            "SELECT seq FROM record WHERE class <= ? ORDER BY class, seq LIMIT 1", (up_to_rank,)
+        ).fetchone()
+        if found is None:
+            return False
+        self._delete([found[0]], dropped=True)
+        return True
+
+    def _delete(self, seqs: Iterable[int], *, dropped: bool = False) -> None:
+        for seq in seqs:
+            row = self._db.execute(
+                "DELETE FROM record WHERE seq = ? RETURNING class, length(payload)", (seq,)
+            ).fetchone()
+            if row is None:
+                continue
+            kind = CLASSES[row[0]]
+            self._tally.records[kind] -= 1
+            self._tally.bytes_used -= row[1] + _ROW_OVERHEAD_BYTES
+            self._tally.dropped[kind] += dropped
+
+    def _park(self, seq: int, reason: str) -> None:
+        moved = self._db.execute(
+            "INSERT OR REPLACE INTO parked "
+            "SELECT seq, class, boot_id, topic, schema, created, payload, ? FROM record WHERE seq = ?",
+            (reason[:500], seq),
+        ).rowcount
+        self._delete([seq])
+        self._tally.parked += moved
+        if self._tally.parked > SPOOL_PARKED_MAX:
+            self._db.execute("DELETE FROM parked WHERE seq = (SELECT min(seq) FROM parked)")
+            self._tally.parked -= 1
+
+    def _write_drops(self, before: _Tally) -> None:
+        for kind, records in self._tally.dropped.items():
+            if records != before.dropped[kind]:
+                self._db.execute("INSERT OR REPLACE INTO dropped VALUES (?, ?)", (CLASSES.index(kind), records))
+
+    def _translated(self, done: str, error: sqlite3.Error) -> DeviceError:
+        return _refused(done, self._path, error)
+
+
+class SpoolDamagedError(DeviceError):
+    """The file's content is damaged: close it and open again, which sets it aside."""
+
+
+def _refused(done: str, path: Path, error: sqlite3.Error) -> DeviceError:
+    kind = SpoolDamagedError if _is_damage(error) else DeviceError
+    return kind(f"spool {path} can't be {done}: {error}; records already in it are safe")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    # SQLite calls a damaged file a plain DatabaseError, and what the disk refuses an operational one; but a file with
+    # other tables than ours is operational too.
+    return not isinstance(error, sqlite3.OperationalError) or str(error).startswith(
+        ("no such ", "table record already")
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # A checkpoint each MiB keeps the log small on a small card.
+        connection.execute("PRAGMA wal_autocheckpoint = 256")
+        connection.execute("PRAGMA journal_size_limit = 1048576")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"written by another version of nis-edge (form {version})")
+        elif (verdict := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(f"damaged: {verdict}")
+        _read_tally(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read_tally(connection: sqlite3.Connection) -> _Tally:
+    tally = _Tally()
+    for rank, records, size in connection.execute(
+        "SELECT class, count(*), sum(length(payload)) FROM record GROUP BY class"
+    ):
+        tally.records[_class_of(rank)] = records
+        tally.bytes_used += size + records * _ROW_OVERHEAD_BYTES
+    for rank, records in connection.execute("SELECT class, records FROM dropped"):
+        tally.dropped[_class_of(rank)] = records
+    tally.parked = connection.execute("SELECT count(*) FROM parked").fetchone()[0]
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
+    tally.last_seq = found[0] if found else 0
+    return tally
+
+
+def _class_of(rank: int) -> Class:
+    if not 0 <= rank < len(CLASSES):
+        raise sqlite3.DatabaseError(f"damaged: no class of records has the number {rank}")
+    return CLASSES[rank]
+
+
+def _copy(tally: _Tally) -> _Tally:
+    return _Tally(dict(tally.records), dict(tally.dropped), tally.bytes_used, tally.parked, tally.last_seq)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the database with its log, so that a person can look at them; the oldest of several makes room."""
+    kept = [path.with_name(f"{path.name}.damaged-{number}") for number in range(1, SPOOL_DAMAGED_KEPT_MAX + 1)]
+    for older, newer in zip(reversed(kept), reversed(kept[:-1]), strict=False):
+        _rename_with_log(newer, older)
+    _rename_with_log(path, kept[0])
+    return kept[0]
+
+
+def _rename_with_log(source: Path, target: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        end = target.with_name(target.name + suffix)
+        end.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            source.with_name(source.name + suffix).rename(end)
