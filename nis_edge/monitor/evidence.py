@@ -46,10 +46,7 @@ _NEGATION: Final = re.compile(
 )
 
 _STOP: Final = frozenset(
-    "the and for with that this from are was were has have had will would can could should you your our its their they "
-    "them then than there here what which who how when where into onto over under about been being but not all any "
-    "please let lets now just also one per via out off too very some such does did done is it to of in on at by an as "
-    "be or if we he she his her my me us do so up am i a".split()
+    ["the", "and", "for", "with", "that", "this", "from", "are", "was", "were", "has", "have", "had", "will", "would", "can", "could", "should", "you", "your", "our", "its", "their", "they", "them", "then", "than", "there", "here", "what", "which", "who", "how", "when", "where", "into", "onto", "over", "under", "about", "been", "being", "but", "not", "all", "any", "please", "let", "lets", "now", "just", "also", "one", "per", "via", "out", "off", "too", "very", "some", "such", "does", "did", "done", "is", "it", "to", "of", "in", "on", "at", "by", "an", "as", "be", "or", "if", "we", "he", "she", "his", "her", "my", "me", "us", "do", "so", "up", "am", "i", "a"]
 )
 
 FLAGS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
@@ -276,7 +273,7 @@ def is_environment(event: AgentEvent) -> bool:
 def event_text(event: AgentEvent) -> str:
     """What an event says, in words: its text, its tool, its claim."""
     parts = []
-    if event.tool:
+    if event.tool and (event.text is None or event.tool not in event.text[:HEAD_CHARS]):
         parts.append(event.tool)
     if event.text:
         parts.append(event.text)
