@@ -1,0 +1,55 @@
+"""Writes a `.nis` package of a shape with random ternary weights and an F16 head, as the peers' files have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.engine.shapes import Shape
+from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, tensor_table
+from nis_edge.pack.writer import Source, write_package
+
+# Bytes of four 2-bit codes, each 0, 1 or 2.
+VALID_CODE_BYTES = np.array(
+    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], dtype=np.uint8
+)
+
+
+def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
+    """Write the package; every dimension must be a multiple of the layout's block, so that no padding is random."""
+    rng = np.random.default_rng(seed)
+    manifest = Manifest(
+        model=ModelIdentity(id=f"random-{shape.name}", version="0"),
+        architecture=Architecture(
+            kind="bitnet",
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            layers=shape.layers,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            vocab=shape.vocab,
+            context=4096,
+            rope_theta=shape.rope_theta,
+            norm_eps=1e-5,
+            activation="relu2",
+            sub_norms=True,
+            tied_head=True,
+        ),
+        quantisation=Quantisation(embed="F16"),
+        licence="Apache-2.0",
+        lineage={"weights": "random, for speed only"},
+    )
+    tensors: dict[str, Source] = {}
+    for spec in tensor_table(manifest):
+        if spec.matrix:
+            tensors[spec.name] = VALID_CODE_BYTES[rng.integers(0, 81, spec.shape, dtype=np.uint8)]
+        elif spec.name.endswith(".scale"):
+            columns = shape.ffn if ".down." in spec.name else shape.hidden
+            tensors[spec.name] = np.array([(1.5 / columns) ** 0.5], dtype=np.float32)
+        elif spec.name == "embed":
+            tensors[spec.name] = rng.standard_normal(spec.shape, dtype=np.float32).astype(np.float16)
+        else:
+            tensors[spec.name] = np.ones(spec.shape, dtype=np.float32)
+    write_package(path, manifest, tensors)
