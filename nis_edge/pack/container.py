@@ -124,6 +124,14 @@ class MappedFile:
             raise PackFormatError(f"{self.path}: bytes {start} to {stop} lie outside the file")
         return np.frombuffer(self._map, dtype=np.uint8, count=stop - start, offset=start)
 
+    def release(self, start: int, stop: int) -> None:
+        """Tell the system that these bytes won't be read again soon, so a large file does not fill the memory."""
+        if self._map is not None:
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = stop // mmap.PAGESIZE * mmap.PAGESIZE
+            if last > first:
+                self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def close(self) -> None:
         """Let go of the map. Views that are still referenced keep it alive until they are gone."""
         mapped, self._map = self._map, None

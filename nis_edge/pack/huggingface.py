@@ -1,0 +1,501 @@
+"""Read a BitNet checkpoint in Hugging Face layout, so that ``writer`` can make a package of it.
+
+The graph comes from config.json, the numbers from safetensors files (one or sharded). What transformers' code does with
+a checkpoint decides what it means (integrations/bitnet.py and models/bitnet/modeling_bitnet.py, read at 5.23.0):
+
+| linear_class  | quantization_mode | stored weight       | real weight                                     |
+|---------------|-------------------|---------------------|-------------------------------------------------|
+| bitlinear     | any               | uint8, four rows    | code / weight_scale                             |
+| autobitlinear | offline           | uint8, or -1, 0, 1  | code * weight_scale                             |
+| autobitlinear | online            | real numbers        | absmean: round(w / mean(abs(w))) * mean(abs(w)) |
+
+Packed uint8 [out/4, in]: with R = out/4, byte row r holds the output rows r, r+R, r+2R and r+3R at bits 0-1, 2-3, 4-5
+and 6-7, each as code + 1. Anything this reader is not sure about it refuses, naming what decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nis_edge import limits
+from nis_edge.errors import PackFormatError
+from nis_edge.pack import container, layout
+from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TokenizerInfo
+from nis_edge.pack.ternary import Int8Array, TernaryMatrix
+from nis_edge.pack.writer import Made, Source
+
+ACCEPTED: Final = (
+    "a folder in Hugging Face layout with config.json (BitNetForCausalLM) and safetensors files:"
+    " real master weights, or packed uint8 bitlinear or autobitlinear"
+)
+
+Storage = Literal["master", "bitlinear", "autobitlinear"]
+"""How the checkpoint stores its ternary matrices: the table above, last row first."""
+
+LAYER_NAMES: Final[Mapping[str, str]] = {
+    "attn_norm": "input_layernorm.weight",
+    "attn_sub_norm": "self_attn.attn_sub_norm.weight",
+    "ffn_norm": "post_attention_layernorm.weight",
+    "ffn_sub_norm": "mlp.ffn_sub_norm.weight",
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "o": "self_attn.o_proj.weight",
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}
+"""A layer's tensor in a package -> in the checkpoint, below ``model.layers.N.``."""
+
+CODES_PER_BYTE: Final = 4
+"""integrations/bitnet.py, VALUES_PER_ITEM."""
+
+DEFAULT_ROPE_THETA: Final = 500_000.0
+"""models/bitnet/configuration_bitnet.py, default_theta."""
+
+_IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint ready to be written: a manifest, and for each tensor its array or the callable that makes it."""
+
+    manifest: Manifest
+    tensors: Mapping[str, Source]
+    storage: Storage
+    files: tuple[container.MappedFile, ...] = field(repr=False)
+
+    def close(self) -> None:
+        """Let go of the mapped files."""
+        for file in self.files:
+            file.close()
+
+
+def read_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    model_id: str | None = None,
+    version: str = "1",
+    licence: str = "",
+    storage: Storage | None = None,
+) -> Checkpoint:
+    """Read what a checkpoint folder holds; the weights are converted only when they are written.
+
+    Args:
+        folder: with config.json and model.safetensors (or its shards and index), and tokenizer.json if there is one.
+        model_id: name of the model in the package; the folder's name if None.
+        version: of the model in the package.
+        licence: SPDX expression.
+        storage: how the matrices are stored, where config.json does not say; it must not contradict config.json.
+
+    Raises:
+        PackFormatError: with the path, what is wrong and what to do.
+    """
+    root = Path(folder)
+    config = _json_file(root / "config.json")
+    where = str(root / "config.json")
+    shards = _Shards(root)
+    try:
+        architecture = _architecture(config, where)
+        decided = _storage(config, storage, shards, where)
+        tokenizer = _tokenizer_bytes(root)
+        specials = _specials(config, architecture.vocab) if tokenizer is not None else {}
+        manifest = Manifest(
+            model=ModelIdentity(model_id or root.resolve().name, version),
+            architecture=architecture,
+            quantisation=Quantisation(
+                embed=_float_type(shards, "model.embed_tokens.weight"),
+                head=None if architecture.tied_head else _float_type(shards, "lm_head.weight"),
+            ),
+            tokenizer=TokenizerInfo("none" if tokenizer is None else "tokenizers-json", specials),
+            licence=licence,
+            lineage={"source": "huggingface", "weights": decided, "files_sha256": shards.sha256()},
+        )
+        layout.check_manifest(manifest, where)
+        tensors = _sources(manifest, shards, decided)
+        if tokenizer is not None:
+            tensors["tokenizer"] = tokenizer
+    except BaseException:
+        shards.close()
+        raise
+    return Checkpoint(manifest, tensors, decided, tuple(shards.files))
+
+
+def unpack_rows(packed: npt.NDArray[np.uint8]) -> Int8Array:
+    """Codes of transformers' packed weights.
+
+    Args:
+        packed: uint8 [out / 4, in].
+
+    Returns:
+        int8 [out, in] in {-1, 0, 1}; a stored 3 comes back as 2.
+    """
+    quarters = [(packed >> (2 * position) & 3).astype(np.int8) - np.int8(1) for position in range(CODES_PER_BYTE)]
+    return np.concatenate(quarters)
+
+
+class _Shards:
+    """The safetensors files of a checkpoint as one map of tensors."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[container.MappedFile] = []
+        self._places: dict[str, tuple[container.MappedFile, container.Header]] = {}
+        try:
+            for path in _shard_paths(root):
+                file = container.MappedFile(path)
+                self.files.append(file)
+                header = container.read_header(file)
+                for name in header.entries:
+                    if name in self._places:
+                        raise PackFormatError(
+                            f"{path}: tensor {name!a} stands in {self._places[name][0].path.name} too"
+                        )
+                    self._places[name] = (file, header)
+        except BaseException:
+            self.close()
+            raise
+
+    def names(self) -> set[str]:
+        return set(self._places)
+
+    def entry(self, name: str) -> container.TensorEntry:
+        """What the header says of a tensor, which must be there."""
+        if name not in self._places:
+            raise PackFormatError(f"{self.root}: lacks tensor {name}; the checkpoint is incomplete or of another graph")
+        return self._places[name][1].entries[name]
+
+    def where(self, name: str) -> str:
+        return f"{self._places[name][0].path}: tensor {name}"
+
+    def read(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """A view of a tensor, which must have the shape (BF16 as its bits)."""
+        found = self.entry(name).shape
+        if found != shape:
+            raise PackFormatError(f"{self.where(name)} has the shape {list(found)}, config.json demands {list(shape)}")
+        file, header = self._places[name]
+        return container.view(file, header, name)
+
+    def read_float32(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A tensor's real numbers."""
+        values = self.read(name, shape)
+        dtype = self.entry(name).dtype
+        if dtype not in ("F32", "F16", "BF16"):
+            raise PackFormatError(f"{self.where(name)} is {dtype}; F32, F16 or BF16 is expected")
+        return container.to_float32(values, dtype)
+
+    def release(self, name: str) -> None:
+        """A tensor has been read for the last time."""
+        file, header = self._places[name]
+        start, stop = header.entries[name].data_offsets
+        file.release(header.data_start + start, header.data_start + stop)
+
+    def sha256(self) -> dict[str, str]:
+        """File name -> SHA-256 of its content."""
+        digests = {}
+        for file in self.files:
+            digest = hashlib.sha256()
+            for start in range(0, file.size, limits.PACK_CHUNK_BYTES):
+                stop = min(start + limits.PACK_CHUNK_BYTES, file.size)
+                digest.update(file.bytes_at(start, stop).data)
+                file.release(start, stop)
+            digests[file.path.name] = digest.hexdigest()
+        return digests
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+def _shard_paths(root: Path) -> list[Path]:
+    """The safetensors files of a folder: the single one, or those that the index names."""
+    single, index = root / "model.safetensors", root / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if not index.exists():
+        other = next((p.name for p in sorted(root.glob("*.bin")) + sorted(root.glob("*.pt"))), None)
+        hint = f" ({other} is no safetensors file; save the checkpoint with safe_serialization)" if other else ""
+        raise PackFormatError(f"{root}: has neither model.safetensors nor its index{hint}; accepted is {ACCEPTED}")
+    weight_map = _json_file(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise PackFormatError(f"{index}: has no weight_map; the checkpoint is incomplete")
+    names = sorted({str(name) for name in weight_map.values()})
+    if len(names) > limits.CHECKPOINT_SHARDS_MAX:
+        raise PackFormatError(f"{index}: names {len(names)} files, above the bound of {limits.CHECKPOINT_SHARDS_MAX}")
+    for name in names:
+        # An index must not lead out of its folder.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", name):
+            raise PackFormatError(f"{index}: names the file {name!a}, which is no plain safetensors file name")
+    return [root / name for name in names]
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size."""
+    try:
+        if path.stat().st_size > limits.CHECKPOINT_JSON_BYTES_MAX:
+            raise PackFormatError(f"{path}: is larger than {limits.CHECKPOINT_JSON_BYTES_MAX} bytes")
+        return container.parse_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise PackFormatError(f"{path}: can't be read ({error.strerror}); accepted is {ACCEPTED}") from error
+
+
+def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
+    """The graph as config.json tells it; what the package can't express is refused."""
+    if config.get("model_type") != "bitnet" or config.get("architectures", ["BitNetForCausalLM"]) != [
+        "BitNetForCausalLM"
+    ]:
+        raise PackFormatError(
+            f"{where}: describes {_short(config.get('architectures'))} of type {_short(config.get('model_type'))};"
+            f" accepted is {ACCEPTED}"
+        )
+    if config.get("attention_bias"):
+        raise PackFormatError(f"{where}: attention_bias is set; packages have no biases in their layers")
+    activation = config.get("hidden_act", "relu2")
+    if activation not in ("relu2", "silu"):
+        raise PackFormatError(f"{where}: hidden_act is {_short(activation)}; relu2 or silu is expected")
+    if not isinstance(config.get("tie_word_embeddings"), bool):
+        raise PackFormatError(
+            f"{where}: lacks tie_word_embeddings; say there true (the output head is the embedding) or false"
+        )
+    read = partial(_number, config, where)
+    heads = int(read("num_attention_heads"))
+    hidden = int(read("hidden_size"))
+    head_dim = int(read("head_dim")) if config.get("head_dim") is not None else hidden // max(heads, 1)
+    if head_dim * heads != hidden:
+        raise PackFormatError(
+            f"{where}: {heads} heads of {head_dim} do not make hidden_size {hidden}; the graph can't be run"
+        )
+    return Architecture(
+        kind="bitnet",
+        hidden=hidden,
+        ffn=int(read("intermediate_size")),
+        layers=int(read("num_hidden_layers")),
+        heads=heads,
+        kv_heads=int(read("num_key_value_heads")) if config.get("num_key_value_heads") is not None else heads,
+        head_dim=head_dim,
+        vocab=int(read("vocab_size")),
+        context=int(read("max_position_embeddings")),
+        rope_theta=_rope_theta(config, where),
+        norm_eps=float(read("rms_norm_eps")),
+        activation=cast(Literal["relu2", "silu"], activation),
+        sub_norms=True,
+        tied_head=config["tie_word_embeddings"],
+    )
+
+
+def _number(config: Mapping[str, Any], where: str, name: str) -> float:
+    value = config.get(name)
+    # 2**53: above it a float no longer holds every integer.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:
+        raise PackFormatError(f"{where}: {name} is {_short(value)}; a number above 0 is expected")
+    if name != "rms_norm_eps" and name != "rope_theta" and not isinstance(value, int):
+        raise PackFormatError(f"{where}: {name} is {_short(value)}; an integer is expected")
+    return value
+
+
+def _rope_theta(config: Mapping[str, Any], where: str) -> float:
+    """The base of the rotary positions, from either generation of config.json; scaled variants are refused."""
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
+        raise PackFormatError(f"{where}: rope_parameters is no object")
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default" or set(parameters) - {"rope_type", "type", "rope_theta"}:
+        raise PackFormatError(
+            f"{where}: rotary positions of type {_short(kind)} with scaling are not part of the package format"
+        )
+    theta = parameters.get("rope_theta", config.get("rope_theta", DEFAULT_ROPE_THETA))
+    return float(_number({"rope_theta": theta}, where, "rope_theta"))
+
+
+def _storage(config: Mapping[str, Any], given: Storage | None, shards: _Shards, where: str) -> Storage:
+    """How the matrices are stored: what config.json says, else what the caller says; never a guess."""
+    quantisation = config.get("quantization_config")
+    said: Storage | None = None
+    if quantisation is not None:
+        if not isinstance(quantisation, dict) or quantisation.get("quant_method") != "bitnet":
+            raise PackFormatError(f"{where}: quantization_config is not of the method bitnet; accepted is {ACCEPTED}")
+        if quantisation.get("use_rms_norm"):
+            raise PackFormatError(
+                f"{where}: use_rms_norm adds a norm before each matrix, which the package format lacks"
+            )
+        if quantisation.get("modules_to_not_convert") not in (None, [], ["lm_head"]):
+            named = _short(quantisation["modules_to_not_convert"])
+            raise PackFormatError(f"{where}: modules_to_not_convert is {named}; only lm_head may stay real")
+        match quantisation.get("linear_class"), quantisation.get("quantization_mode"):
+            case "bitlinear", _:
+                said = "bitlinear"
+            case "autobitlinear", "offline":
+                said = "autobitlinear"
+            case "autobitlinear", "online":
+                said = "master"
+    if said is not None and given is not None and said != given:
+        raise PackFormatError(
+            f"{where}: says the weights are {said}, not {given}; leave --weights away or mend config.json"
+        )
+    decided = said or given
+    if decided is None:
+        stored = shards.entry("model.layers.0.self_attn.q_proj.weight").dtype
+        choice = (
+            "real numbers, which transformers would run unquantised: --weights master makes them ternary by absmean"
+            if stored != "U8"
+            else "packed: --weights bitlinear if weight_scale divides, --weights autobitlinear if it multiplies"
+        )
+        raise PackFormatError(f"{where}: does not say how the matrices are stored (linear_class); they are {choice}")
+    return decided
+
+
+def _sources(manifest: Manifest, shards: _Shards, storage: Storage) -> dict[str, Source]:
+    """A source for each tensor of the package but the tokenizer; every tensor of the checkpoint is accounted for."""
+    used: set[str] = set()
+    sources: dict[str, Source] = {}
+    for spec in layout.tensor_table(manifest):
+        if spec.name == "tokenizer" or spec.name.endswith(".scale"):
+            continue
+        name = _checkpoint_name(spec.name)
+        used.add(name)
+        if spec.matrix is not None:
+            sources[spec.name] = partial(_matrix, shards, name, spec.matrix, storage)
+            used.add(f"{name}_scale")
+        elif spec.name in ("embed", "head"):
+            sources[spec.name] = partial(_rows, shards, name, cast("tuple[int, int]", spec.shape))
+        else:
+            sources[spec.name] = np.array(shards.read_float32(name, spec.shape))
+    if storage == "master":
+        used = {name for name in used if not name.endswith("_scale")}
+    if manifest.architecture.tied_head and "lm_head.weight" in shards.names():
+        _check_tied(shards, (manifest.architecture.vocab, manifest.architecture.hidden))
+        used.add("lm_head.weight")
+    unknown = sorted(name for name in shards.names() - used if not _IGNORED.fullmatch(name))
+    if unknown:
+        raise PackFormatError(
+            f"{shards.where(unknown[0])} and {len(unknown) - 1} more are no part of the BitNet graph of config.json"
+        )
+    return sources
+
+
+def _checkpoint_name(name: str) -> str:
+    """A package's tensor name -> the checkpoint's."""
+    fixed = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
+    if name in fixed:
+        return fixed[name]
+    _, index, part = name.split(".")
+    return f"model.layers.{index}.{LAYER_NAMES[part]}"
+
+
+def _rows(shards: _Shards, name: str, shape: tuple[int, int]) -> Iterator[npt.NDArray[Any]]:
+    """A large real matrix as it is stored, in chunks of rows."""
+    values = shards.read(name, shape)
+    step = max(1, limits.PACK_CHUNK_BYTES // max(1, values[:1].nbytes))
+    for start in range(0, shape[0], step):
+        yield values[start : start + step]
+    shards.release(name)
+
+
+def _matrix(shards: _Shards, name: str, shape: tuple[int, int], storage: Storage) -> Made:
+    """A ternary matrix from any of the storages."""
+    rows, columns = shape
+    dtype = shards.entry(name).dtype
+    if storage == "master":
+        if dtype == "U8":
+            raise PackFormatError(f"{shards.where(name)} is packed, but the checkpoint is said to hold real weights")
+        matrix = TernaryMatrix.from_weights(_finite(shards.read_float32(name, shape), shards.where(name)))
+    else:
+        scale = _scale(shards, f"{name}_scale", divides=storage == "bitlinear")
+        if dtype == "U8":
+            if rows % CODES_PER_BYTE:
+                raise PackFormatError(
+                    f"{shards.where(name)}: {rows} rows can't be packed by four; config.json is wrong"
+                )
+            codes = unpack_rows(shards.read(name, (rows // CODES_PER_BYTE, columns)))
+        elif storage == "bitlinear":
+            raise PackFormatError(f"{shards.where(name)} is {dtype}, but bitlinear stores packed U8")
+        else:
+            codes = _ternary_values(shards.read_float32(name, shape), shards.where(name))
+        if codes.max() > 1:
+            raise PackFormatError(f"{shards.where(name)} holds the code 3, which stands for no weight; it is damaged")
+        matrix = TernaryMatrix.from_codes(codes, scale)
+    shards.release(name)
+    return matrix
+
+
+def _scale(shards: _Shards, name: str, divides: bool) -> float:
+    """The real weight of code 1, in float32."""
+    entry = shards.entry(name)
+    if entry.shape not in ((), (1,)):
+        raise PackFormatError(
+            f"{shards.where(name)} has the shape {list(entry.shape)}; one scale per matrix is expected"
+        )
+    stored = shards.read_float32(name, entry.shape).reshape(-1)[0]
+    if not (np.isfinite(stored) and stored > 0):
+        raise PackFormatError(f"{shards.where(name)} is {stored}; a scale above zero is expected")
+    return float(np.float32(1) / stored if divides else stored)
+
+
+def _ternary_values(values: npt.NDArray[np.float32], where: str) -> Int8Array:
+    """Codes that are stored as the real numbers -1, 0 and 1."""
+    codes = np.clip(np.nan_to_num(values), -1, 1).astype(np.int8)
+    if not np.array_equal(codes, values):
+        raise PackFormatError(f"{where} holds values other than -1, 0 and 1; --weights master is for real weights")
+    return codes
+
+
+def _finite(values: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise PackFormatError(f"{where} holds NaN or infinity; the checkpoint is broken")
+    return values
+
+
+def _check_tied(shards: _Shards, shape: tuple[int, int]) -> None:
+    """A stored output head beside tie_word_embeddings must be the embedding, or the checkpoint contradicts itself."""
+    pairs = zip(_rows(shards, "lm_head.weight", shape), _rows(shards, "model.embed_tokens.weight", shape), strict=True)
+    if not all(head.dtype == embed.dtype and np.array_equal(head, embed) for head, embed in pairs):
+        raise PackFormatError(
+            f"{shards.where('lm_head.weight')} differs from the embedding, but tie_word_embeddings is true;"
+            " set it to false in config.json if the stored head is meant"
+        )
+
+
+def _short(value: Any) -> str:
+    """An untrusted value as it may stand in an error message."""
+    return ascii(value)[:80]
+
+
+def _float_type(shards: _Shards, name: str) -> layout.FloatType:
+    dtype = shards.entry(name).dtype
+    if dtype not in ("F32", "F16", "BF16"):
+        raise PackFormatError(f"{shards.where(name)} is {dtype}; F32, F16 or BF16 is expected")
+    return cast(layout.FloatType, dtype)
+
+
+def _tokenizer_bytes(root: Path) -> npt.NDArray[np.uint8] | None:
+    """The bytes of tokenizer.json, if there is one."""
+    path = root / "tokenizer.json"
+    if not path.exists():
+        return None
+    try:
+        if path.stat().st_size > limits.PACK_TOKENIZER_BYTES_MAX:
+            raise PackFormatError(f"{path}: is larger than {limits.PACK_TOKENIZER_BYTES_MAX} bytes")
+        return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise PackFormatError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def _specials(config: Mapping[str, Any], vocab: int) -> dict[str, int]:
+    """bos, eos and pad as config.json names them; ids outside the vocabulary are its defaults and mean nothing."""
+    specials = {}
+    for name in ("bos", "eos", "pad"):
+        value = config.get(f"{name}_token_id")
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, int) and not isinstance(first, bool) and 0 <= first < vocab:
+            specials[name] = first
+    return specials
