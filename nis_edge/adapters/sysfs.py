@@ -33,6 +33,10 @@ MICRO: Final = 1e-6
 CHANNELS_MAX: Final = 16
 """Channels of one hwmon or iio device; the INA3221 has 3."""
 
+_KINDS_THAT_ADD: Final = ("powercap", "power_supply")
+"""Where one pattern may stand for several things to be added: processor packages, batteries. Two power monitors under
+one name may measure the same current twice."""
+
 SKIPPED_LABELS: Final = ("NC", "nc")
 """What a board's device tree calls a channel that is not connected; its reads fail or mean nothing."""
 
@@ -164,7 +168,8 @@ class SysfsPowerSource:
             watts = self._number(channel.watts, rail.volts_scale * rail.amps_scale)
             joules = None
             if channel.joules is not None:
-                interval_watts, joules = self._count(channel, channel.joules, now)
+                scale = rail.volts_scale * rail.amps_scale
+                interval_watts, joules = self._count(channel, channel.joules, now, scale)
                 watts = interval_watts if watts is None and volts is None else watts
         except SensorUnavailableError as error:
             return RailSample(rail=channel.label, watts=None, reason=str(error))
@@ -185,8 +190,10 @@ class SysfsPowerSource:
     def _number(self, attribute: Attribute | None, scale: float) -> float | None:
         return None if attribute is None else _number(attribute, self.read_attribute) * scale
 
-    def _count(self, channel: Channel, attribute: Attribute, now: float) -> tuple[float | None, float | None]:
-        """Watts since the last look, and joules since the source was opened.
+    def _count(
+        self, channel: Channel, attribute: Attribute, now: float, scale: float
+    ) -> tuple[float | None, float | None]:
+        """Watts since the last look, and joules since the source was opened, both times ``scale``.
 
         Raises:
             SensorUnavailableError: for a channel that has nothing but the counter: it gives no power yet, or broke.
@@ -205,14 +212,16 @@ class SysfsPowerSource:
             step_j = counted_joules(
                 counter.last_j, current_j, span_j=span_j, elapsed_s=elapsed_s, watts_max=self.source.watts_max
             )
+            if only_counter and step_j == 0:
+                raise SensorUnavailableError(f"the energy counter did not move in {elapsed_s:.2f} s")
         except SensorUnavailableError as error:
             counter.last_j, counter.last_s = current_j, now
             if only_counter:
                 raise SensorUnavailableError(f"{channel.label}: {error}") from error
             return None, None
         counter.last_j, counter.last_s = current_j, now
-        counter.total_j += step_j
-        return step_j / elapsed_s, counter.total_j
+        counter.total_j += step_j * scale
+        return step_j * scale / elapsed_s, counter.total_j
 
 
 def temperatures(root: Path, read: ReadText = read_text) -> dict[str, float]:
@@ -275,7 +284,7 @@ def _bind(
     missing: list[str] = []
     for rail in source.rails:
         matches = [channel for channel in channels if fnmatch.fnmatchcase(channel.label, rail.label)]
-        if len(matches) > 1 and "*" not in rail.label and rail.counted:
+        if len(matches) > 1 and rail.counted and source.kind not in _KINDS_THAT_ADD:
             places = ", ".join(str(match.place) for match in matches)
             raise SensorUnavailableError(f"rail {rail.label} stands at more than one place ({places}): which to count?")
         if not matches and rail.counted and rail.required:
@@ -296,6 +305,7 @@ def _bind(
         scope=source.scope,
         grade=source.grade,
         complete=source.complete,
+        lower_bound=source.lower_bound,
         counted=counted,
         covers=source.covers,
         misses=source.misses,
@@ -373,13 +383,16 @@ def _iio_channels(root: Path, chips: tuple[str, ...], read: ReadText) -> tuple[l
             label = _text(device / f"rail_name_{number}", read)
             if not label or label in SKIPPED_LABELS:
                 continue
+            volts, amps, watts = (
+                device / f"in_{quantity}{number}_input" for quantity in ("voltage", "current", "power")
+            )
             channels.append(
                 Channel(
                     label=label,
                     place=device,
-                    volts=Attribute(device / f"in_voltage{number}_input", MILLI),
-                    amps=Attribute(device / f"in_current{number}_input", MILLI),
-                    watts=Attribute(device / f"in_power{number}_input", MILLI),
+                    volts=Attribute(volts, MILLI) if volts.exists() else None,
+                    amps=Attribute(amps, MILLI) if amps.exists() else None,
+                    watts=Attribute(watts, MILLI) if watts.exists() else None,
                 )
             )
     return channels, f"no iio device with named rails under {drivers / chips[0]} or {bus}"

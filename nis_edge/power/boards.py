@@ -31,7 +31,7 @@ KINDS_WITH_CHIPS: Final = ("hwmon", "iio")
 
 
 class Rail(msgspec.Struct, frozen=True, kw_only=True):
-    """One rail of a source: ``label`` may hold ``*``, ``counted`` rails make the total, scales correct a wrong shunt."""
+    """One rail of a source: ``label`` may hold ``*``, ``counted`` rails make the total, scales mend a wrong shunt."""
 
     label: str
     counted: bool = False
@@ -59,6 +59,7 @@ class BoardSource(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     grade: Grade
     complete: bool
+    lower_bound: bool = False
     covers: str
     misses: str = ""
     rate_hz: float
@@ -120,6 +121,7 @@ def _parse_source(table: _Table) -> BoardSource:
         scope=scope,
         grade=grade,
         complete=complete,
+        lower_bound=table.flag("lower_bound", default=False),
         covers=table.text("covers"),
         misses=table.text("misses", default=""),
         rate_hz=table.number("rate_hz", 0.1, 1000.0, default=10.0),

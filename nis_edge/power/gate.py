@@ -1,9 +1,9 @@
 """Verdicts on limits: pass, fail or indeterminate, each with the reason. One function per limit; pure.
 
 Rules kept here: only what was measured can pass; a power figure passes by the upper end of its interval, never by its
-middle; a model (grade D) decides nothing; a scope that leaves out part of what the device draws can't pass, but if that
-part alone is over the limit, the whole is too, and that is a fail; a run during which the board throttled decides
-nothing about latency or power.
+middle; a model (grade D) decides nothing; a scope that leaves out part of what the device draws can't pass, and fails
+only when what it takes in is a sure lower bound and that alone is over the limit; a run during which the board
+throttled decides nothing about latency or power.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def judge_power(
     if info.grade == "D" or info.scope == "model":
         return gate("indeterminate", f"{what}: a model decides nothing")
     if not info.complete:
-        if power_w.low >= limits.power_w:
+        if info.lower_bound and power_w.low >= limits.power_w:
             return gate(
                 "fail", f"{what}: even without {info.misses or 'the rest'} it is not below {limits.power_w:g} W"
             )

@@ -41,7 +41,8 @@ class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a power source is, apart from what it reads: the sentence that must stand beside every watt.
 
     ``complete`` says whether the scope takes in all that the device draws (for a module: all that the module draws);
-    only a complete scope can pass a limit. ``counted`` are the labels whose sum is the total.
+    only a complete scope can pass a limit. ``lower_bound`` says that an incomplete sum counts nothing twice: the device
+    surely draws no less. ``counted`` are the labels whose sum is the total.
     """
 
     source: str
@@ -50,6 +51,7 @@ class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     grade: Grade
     complete: bool
+    lower_bound: bool = False
     counted: tuple[str, ...]
     covers: str
     misses: str
@@ -197,6 +199,9 @@ def total(
             t_s=now, watts=None, info=info, rails=tuple(samples), reason="; ".join(faults) or "no rail is counted"
         )
     watts = math.fsum(sample.watts for sample, _ in counted if sample.watts is not None)
+    if watts <= 0:
+        reason = f"{watts:.3f} W: a machine that runs draws more than nothing, so the sensor is wrong or switched off"
+        return PowerReading(t_s=now, watts=None, info=info, rails=tuple(samples), reason=reason)
     step_w = math.hypot(*(step for sample, accuracy in counted for step in _steps_w(sample, accuracy)))
     offset_w = math.fsum(accuracy.amps_offset * abs(sample.volts or 0.0) for sample, accuracy in counted)
     gain = max(accuracy.gain for _, accuracy in counted)
