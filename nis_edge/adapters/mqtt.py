@@ -1,0 +1,421 @@
+"""One connection at a time to an MQTT 5 broker, by paho (callback API 2).
+
+paho's network thread only moves bytes: what arrives is handed to ``on_message`` (which must only put it into a bounded
+queue), what is acknowledged crosses to the asyncio thread and waits there. Nothing acts inside a callback.
+
+A new client is made for every connection, so that paho keeps no messages of its own: the spool alone decides what is
+sent again. The session on the broker is kept (``clean_start`` off, with an expiry), so commands and notices sent while
+the device was away are delivered. Reconnecting is the caller's, with ``Backoff``; paho's has no jitter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from nis_edge.errors import BrokerLostError, ConfigError
+from nis_edge.limits import MQTT_CONNECT_SECONDS_MAX, MQTT_PACKET_BYTES_MAX
+
+T = TypeVar("T")
+
+RECEIVE_MAXIMUM: Final = 16
+"""QoS 1 messages the broker may have under way towards us."""
+
+CONTENT_TYPE: Final = "application/json"
+
+REASON_REFUSED: Final = 0x80
+"""MQTT 5, 2.4: reason codes from here on are failures."""
+
+REASON_TAKEN_OVER: Final = 0x8E
+"""MQTT 5, 2.4: another client connected with our id."""
+
+_PACKET_OVERHEAD_BYTES: Final = 1024
+"""Fixed header, topic and properties of one of our messages; measured below 400."""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """TLS: authorities to trust (None: the system's) and, for mutual TLS, our certificate with its key."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to publish.
+
+    Args:
+        topic, payload: where and what.
+        qos: 0 or 1.
+        retain: whether the broker keeps it for later subscribers.
+        properties: MQTT user properties, in order.
+        expiry_s: seconds after which the broker need not deliver it, or None.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    properties: tuple[tuple[str, str], ...] = ()
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True)
+class BrokerOptions:
+    """How to reach the broker and who we are there; ``will`` is what it publishes should we vanish."""
+
+    host: str
+    port: int
+    client_id: str
+    will: Message
+    username: str | None = None
+    password: str | None = None
+    tls: TlsFiles | None = None
+    keepalive_s: int = 30
+    session_expiry_s: int = 7 * 86400
+    will_delay_s: int = 10
+    window: int = 16
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The broker's answer to a QoS 1 message: ``reason`` is None when it took it, else why not."""
+
+    message_id: int
+    reason: str | None
+
+
+class Backoff:
+    """Pauses with full jitter: uniform between 0 and a ceiling that doubles, so that a fleet does not return at once.
+
+    Args:
+        low: the first ceiling, seconds.
+        high: the last.
+        uniform: (low, high) -> a number between, e.g. ``random.uniform``.
+    """
+
+    def __init__(self, low: float, high: float, uniform: Callable[[float, float], float]) -> None:
+        self._low, self._high, self._uniform = low, high, uniform
+        self._attempts = 0
+
+    def next_pause_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        ceiling = min(self._high, self._low * 2.0 ** min(self._attempts, 32))
+        self._attempts += 1
+        return self._uniform(0.0, ceiling)
+
+    def reset(self) -> None:
+        """The link has been stable: begin again at the low end."""
+        self._attempts = 0
+
+
+class Connection:
+    """A live connection; made by ``connect``. Used from the asyncio thread only.
+
+    ``window`` is how many QoS 1 messages may be under way: the smaller of ours and the broker's Receive Maximum.
+    """
+
+    def __init__(self, client: _Client, options: BrokerOptions, events: _Events) -> None:
+        self._client = client
+        self._events = events
+        properties = events.connack_properties
+        self.session_present = events.session_present
+        self.window = min(options.window, int(getattr(properties, "ReceiveMaximum", 65535)))
+        self._packet_bytes_max = int(getattr(properties, "MaximumPacketSize", MQTT_PACKET_BYTES_MAX))
+        self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
+
+    def fits(self, message: Message) -> bool:
+        """Whether the broker takes a packet of this size; sending a larger one would end the connection."""
+        return len(message.payload) + len(message.topic) + _PACKET_OVERHEAD_BYTES <= self._packet_bytes_max
+
+    def publish_nowait(self, message: Message) -> int:
+        """Hand one message to the network thread; the caller keeps to ``window``.
+
+        Returns:
+            Its id, which comes back in an ``Acknowledgement`` when QoS is 1.
+
+        Raises:
+            BrokerLostError: the connection is gone.
+        """
+        self._events.raise_if_lost()
+        info = self._client.publish(
+            message.topic,
+            message.payload,
+            message.qos,
+            message.retain and self._retain_available,
+            _publish_properties(message),
+        )
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            raise BrokerLostError(f"message for {message.topic} was not sent: {paho.error_string(info.rc)}")
+        return info.mid
+
+    def subscribe_nowait(self, topic_filter: str) -> None:
+        """Ask for messages at QoS 1; a refusal shows up in ``refused_subscriptions``."""
+        self._events.raise_if_lost()
+        _, mid = self._client.subscribe(topic_filter, 1)
+        if mid is not None:
+            self._events.subscriptions[mid] = topic_filter
+
+    def refused_subscriptions(self) -> list[str]:
+        """Filters the broker refused since the last call, each with its reason."""
+        refused, self._events.refused = self._events.refused, []
+        return refused
+
+    async def wait_acknowledgements(self, timeout_s: float) -> list[Acknowledgement]:
+        """What was acknowledged since the last call; empty after ``timeout_s`` without any.
+
+        Raises:
+            BrokerLostError: the connection is gone, and with it the acknowledgements not yet in.
+        """
+        events = self._events
+        if not events.acknowledged:
+            events.raise_if_lost()
+            events.changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(events.changed.wait(), timeout_s)
+        taken, events.acknowledged = events.acknowledged, []
+        if not taken:
+            events.raise_if_lost()
+        return taken
+
+    def wake(self) -> None:
+        """Let ``wait_acknowledgements`` return at once, e.g. because there is something new to send."""
+        self._events.changed.set()
+
+    async def close(self, farewell: Sequence[Message] = ()) -> None:
+        """Publish the last messages, wait for what is under way, and disconnect so that no will is published.
+
+        Args:
+            farewell: e.g. the retained ``offline``.
+        """
+        waiting = set()
+        with contextlib.suppress(BrokerLostError):
+            waiting = {self.publish_nowait(message) for message in farewell if message.qos}
+        deadline = asyncio.get_running_loop().time() + 2.0
+        with contextlib.suppress(BrokerLostError):
+            while waiting and (left := deadline - asyncio.get_running_loop().time()) > 0:
+                waiting -= {answer.message_id for answer in await self.wait_acknowledgements(left)}
+        self._client.disconnect()
+        await _in_thread("mqtt-close", self._client.loop_stop)
+
+    async def abandon(self) -> None:
+        """End the network thread of a connection that is lost."""
+        self._client.disconnect()
+        await _in_thread("mqtt-close", self._client.loop_stop)
+
+
+async def connect(options: BrokerOptions, on_message: Callable[[str, bytes, bool], None]) -> Connection:
+    """Dial, shake hands, and start the network thread.
+
+    Args:
+        options: where and who.
+        on_message: (topic, payload, retained); called in the network thread, must only put them into a bounded queue.
+
+    Raises:
+        BrokerLostError: out of reach or refused, with the reason; try again later.
+        ConfigError: a certificate or key can't be used (the operator acts).
+    """
+    events = _Events(asyncio.get_running_loop())
+    client = _make_client(options, on_message, events)
+    where = f"broker {options.host}:{options.port}"
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = options.session_expiry_s
+    properties.ReceiveMaximum = RECEIVE_MAXIMUM
+    properties.MaximumPacketSize = MQTT_PACKET_BYTES_MAX
+
+    def dial() -> None:
+        client.connect(options.host, options.port, options.keepalive_s, clean_start=False, properties=properties)
+
+    try:
+        await _in_thread("mqtt-dial", dial)
+    except (OSError, ValueError) as error:
+        # ssl.SSLError and socket.gaierror are OSErrors; paho answers a host it can't use with ValueError.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BrokerLostError(f"{where} is out of reach: {reason}") from error
+    client.loop_start()
+    connection = None
+    try:
+        await asyncio.wait_for(events.connected.wait(), MQTT_CONNECT_SECONDS_MAX)
+        events.raise_if_lost()
+        if getattr(events.connack_properties, "MaximumQoS", 1) < 1:
+            raise BrokerLostError("it offers only QoS 0, which loses records")
+        connection = Connection(client, options, events)
+    except asyncio.TimeoutError as error:
+        raise BrokerLostError(f"{where} did not answer within {MQTT_CONNECT_SECONDS_MAX:g} s") from error
+    except BrokerLostError as error:
+        raise BrokerLostError(f"{where} refused: {error}") from error
+    finally:
+        if connection is None:
+            client.disconnect()
+            await _in_thread("mqtt-close", client.loop_stop)
+    return connection
+
+
+class _Events:
+    """What the network thread tells the asyncio thread. Fields are touched by the asyncio thread only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.connected = asyncio.Event()  # or failed: then ``lost`` says why
+        self.changed = asyncio.Event()
+        self.acknowledged: list[Acknowledgement] = []
+        self.subscriptions: dict[int, str] = {}
+        self.refused: list[str] = []
+        self.lost: str | None = None
+        self.session_present = False
+        self.connack_properties: Any = None
+
+    def cross(self, act: Callable[..., None], *args: Any) -> None:
+        """Run ``act`` on the asyncio thread; called in the network thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(act, *args)
+
+    def accept(self, session_present: bool, properties: Any) -> None:
+        self.session_present = session_present
+        self.connack_properties = properties
+        self.connected.set()
+
+    def lose(self, reason: str) -> None:
+        if self.lost is None:
+            self.lost = reason
+        self.connected.set()
+        self.changed.set()
+
+    def acknowledge(self, answer: Acknowledgement) -> None:
+        self.acknowledged.append(answer)
+        self.changed.set()
+
+    def subscribed(self, mid: int, failures: list[str]) -> None:
+        topic_filter = self.subscriptions.pop(mid, "?")
+        self.refused += [f"subscription to {topic_filter} refused: {reason}" for reason in failures]
+        self.changed.set()
+
+    def raise_if_lost(self) -> None:
+        if self.lost is not None:
+            raise BrokerLostError(self.lost)
+
+
+class _Client(paho.Client):
+    """paho's client, whose network thread reports an exception instead of dying unseen."""
+
+    broken: Callable[[str], None]
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:
+            # E.g. a packet that breaks the protocol.
+            self.broken(f"{type(error).__name__}: {error}")
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+
+
+def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool], None], events: _Events) -> _Client:
+    client = _Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=options.client_id,
+        protocol=paho.MQTTv5,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = MQTT_CONNECT_SECONDS_MAX
+    client.max_inflight_messages_set(options.window)
+    if options.username is not None:
+        client.username_pw_set(options.username, options.password)
+    if options.tls is not None:
+        client.tls_set_context(_tls_context(options.tls))
+    will_properties = _publish_properties(options.will, PacketTypes.WILLMESSAGE)
+    will_properties.WillDelayInterval = options.will_delay_s
+    client.will_set(options.will.topic, options.will.payload, 1, True, will_properties)
+
+    def connected(_c: Any, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if reason.is_failure:
+            events.cross(events.lose, _reason_text(reason, properties))
+        else:
+            events.cross(events.accept, bool(flags.session_present), properties)
+
+    def disconnected(_c: Any, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        said = "the broker ended it: " if flags.is_disconnect_packet_from_server else "connection lost: "
+        events.cross(events.lose, said + _reason_text(reason, properties))
+
+    def published(_c: Any, _u: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
+        refusal = _reason_text(reason, properties) if reason.value >= REASON_REFUSED else None
+        events.cross(events.acknowledge, Acknowledgement(mid, refusal))
+
+    def subscribed(_c: Any, _u: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        events.cross(events.subscribed, mid, [_reason_text(r, properties) for r in reasons if r.is_failure])
+
+    def received(_c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+        on_message(message.topic, bytes(message.payload), bool(message.retain))
+
+    client.on_connect = connected
+    client.on_disconnect = disconnected
+    client.on_publish = published
+    client.on_subscribe = subscribed
+    client.on_message = received
+    client.broken = lambda reason: events.cross(events.lose, f"the network thread failed: {reason}")
+    return client
+
+
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.cert_file is not None and files.key_file is not None:
+            context.load_cert_chain(files.cert_file, files.key_file)
+    except (OSError, ssl.SSLError) as error:
+        named = ", ".join(str(f) for f in (files.ca_file, files.cert_file, files.key_file) if f is not None)
+        raise ConfigError(f"TLS files can't be used ({named}): {error}; nothing was sent, mend [mqtt]") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _publish_properties(message: Message, packet: int = PacketTypes.PUBLISH) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    properties.ContentType = CONTENT_TYPE
+    properties.PayloadFormatIndicator = 1
+    if message.properties:
+        properties.UserProperty = list(message.properties)
+    if message.expiry_s is not None:
+        properties.MessageExpiryInterval = max(1, message.expiry_s)
+    return properties
+
+
+def _reason_text(reason: ReasonCode, properties: Any) -> str:
+    text = f"{reason} (0x{reason.value:02x})"
+    more = getattr(properties, "ReasonString", None)
+    return f"{text}: {str(more)[:200]}" if more else text
+
+
+async def _in_thread(name: str, call: Callable[[], T]) -> T:
+    """Run a blocking call beside the loop. Cancelled, it is left to end by itself and keeps no process alive."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(act: Callable[[Any], None], outcome: Any) -> None:
+        if not result.done():
+            act(outcome)
+
+    def body() -> None:
+        act: Callable[[Any], None]
+        outcome: Any
+        try:
+            act, outcome = result.set_result, call()
+        except Exception as error:
+            act, outcome = result.set_exception, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, act, outcome)
+
+    threading.Thread(target=body, name=name, daemon=True).start()
+    return await result
