@@ -49,10 +49,10 @@ FINDINGS_OPEN_MAX: Final = 256
 SENSORS_MAX: Final = 128
 """Distinct readings of a device: a board has a few dozen."""
 
-CLAIM_KEYS_MAX: Final = 256
-"""Quantities agents make claims about."""
+CLAIM_KEYS_MAX: Final = 64
+"""Quantities agents make claims about; beyond, the one not spoken of for longest is forgotten."""
 
-CLAIMANTS_MAX: Final = 16
+CLAIMANTS_MAX: Final = 8
 """Agents whose claims on one quantity are compared: every pair is."""
 
 OPEN_CONFIDENCES_MAX: Final = 512

@@ -68,7 +68,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A number that carries its evidence: ``n`` samples over ``window_s`` seconds; None is unavailable, with reason."""
+    """A number that carries its evidence: ``n`` samples over ``window_s`` seconds; None is unavailable, with reason.
+
+    ``low`` and ``high`` bound it with 95 % confidence where that can be computed.
+    """
 
     value: float | None
     unit: str
@@ -76,6 +79,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float | None
     source: Source
     reason: str | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,223 @@
+"""Taking in: what one agent event adds to what the monitor remembers. Pure.
+
+Nothing is judged here. An event touches its agent's record and the team's; everything else is shared with the state
+before. The work for one event does not depend on how many agents or events there were.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from nis_edge.limits import (
+    AGENTS_MAX,
+    CLAIM_KEYS_MAX,
+    CLAIMANTS_MAX,
+    OPEN_CONFIDENCES_MAX,
+    WINDOW_EVENTS_MAX,
+    WINDOW_TEXT_CHARS_MAX,
+)
+from nis_edge.monitor import state as kept
+from nis_edge.monitor.context import clip
+from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Outcome, Result
+from nis_edge.monitor.statistics import sketch_of
+from nis_edge.wire.messages import AgentEvent
+
+SKEW_S: Final = 300.0
+"""A sender's clock this far from ours is counted as skewed: five minutes, the tolerance Kerberos made customary."""
+
+LATE_S: Final = 1.0
+"""An event stamped this much before its agent's newest came late: less is jitter between threads."""
+
+FORGET_AGENT_S: Final = 600.0
+"""An agent silent for so long may give its place to a new one when all places are taken."""
+
+CONTROL_KINDS: Final = frozenset({"heartbeat", "lifecycle"})
+"""Events that say that an agent lives, not what it does: they enter no window."""
+
+ENDED_WORDS: Final = frozenset(
+    {"stop", "stopped", "end", "ended", "exit", "exited", "offline", "finished", "done", "completed", "shutdown"}
+)
+"""First words of a lifecycle event by which an agent takes its leave: its silence afterwards means nothing."""
+
+T = TypeVar("T")
+
+
+def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *, time_known: bool) -> MonitorState:
+    """Take in one event.
+
+    Args:
+        state: the state before.
+        event: canonical, as the codec made it.
+        t: the monitor's own seconds.
+        now: seconds since the epoch.
+        time_known: whether the events' times are real.
+    """
+    agents = _with_place_for(state.agents, event.agent, t)
+    if agents is None:
+        return replace(state, counts=replace(state.counts, refused=state.counts.refused + 1))
+    before = agents.get(event.agent)
+    if before is not None and event.id in before.ids:
+        return replace(state, counts=replace(state.counts, duplicates=state.counts.duplicates + 1))
+    agents = {**agents, event.agent: _absorb_into_agent(before, event, t)}
+    outcome = None
+    stated = state.confidences.get(event.outcome_of) if event.kind == "outcome" and event.outcome_of else None
+    if stated is not None and event.outcome is not None:
+        by, confidence = stated
+        outcome = Outcome(confidence=confidence, right=event.outcome, t=t, id=event.id)
+        if by in agents:
+            agents[by] = replace(agents[by], outcomes=_push(agents[by].outcomes, outcome, kept.OUTCOMES_KEPT))
+    result = _result_of(event, t)
+    is_control = event.kind in CONTROL_KINDS
+    return replace(
+        state,
+        agents=agents,
+        counts=_count(state, before, event, now, time_known=time_known),
+        goal=(event.text or "")[:WINDOW_TEXT_CHARS_MAX] if event.kind == "goal" else state.goal,
+        window=state.window if is_control else _push(state.window, clip(event), WINDOW_EVENTS_MAX),
+        results=_push(state.results, result, kept.TEAM_RESULTS_KEPT),
+        latencies=_push(state.latencies, event.latency_ms, kept.TEAM_LATENCIES_KEPT),
+        outcomes=_push(state.outcomes, outcome, kept.TEAM_OUTCOMES_KEPT),
+        event_times=_push(state.event_times, t, kept.TEAM_TIMES_KEPT),
+        event_t=state.event_t if is_control else t,
+        claims=_absorb_claim(state.claims, event, t),
+        confidences=_absorb_confidence(state.confidences, event),
+    )
+
+
+def _with_place_for(agents: dict[str, AgentState], name: str, t: float) -> dict[str, AgentState] | None:
+    """The agents with room for one more called ``name``, or None when every place is taken by a living one."""
+    if name in agents or len(agents) < AGENTS_MAX:
+        return agents
+    oldest = min(agents.values(), key=lambda agent: agent.last_t)
+    if t - oldest.last_t < FORGET_AGENT_S:
+        return None
+    return {known: agent for known, agent in agents.items() if known != oldest.name}
+
+
+def _count(
+    state: MonitorState, before: AgentState | None, event: AgentEvent, now: float, *, time_known: bool
+) -> kept.Counts:
+    counts = state.counts
+    return replace(
+        counts,
+        events=counts.events + 1,
+        late=counts.late + (before is not None and event.ts < before.last_ts - LATE_S),
+        skewed=counts.skewed + (time_known and abs(event.ts - now) > SKEW_S),
+        unknown_kinds=counts.unknown_kinds + (event.extra is not None and "kind" in event.extra),
+    )
+
+
+def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float) -> AgentState:
+    if agent is None:
+        agent = AgentState(name=event.agent, first_t=t, last_t=t, last_ts=event.ts)
+    beat_t, beat_gaps = agent.beat_t, agent.beat_gaps
+    if event.kind == "heartbeat":
+        if beat_t is not None:
+            beat_gaps = _push(beat_gaps, t - beat_t, kept.GAPS_KEPT)
+        beat_t = t
+    calls, call_keys = agent.calls, agent.call_keys
+    if event.kind == "tool_call":
+        calls, call_keys = _absorb_call(agent, event, t)
+    elif event.kind == "tool_result":
+        calls = _absorb_answer(agent.calls, event)
+    messages = agent.messages
+    if event.kind in ("message", "step") and event.text:
+        sketch, numbers, words = sketch_of(event.text)
+        messages = _push(messages, Message(event.id, sketch, numbers, words), kept.MESSAGES_KEPT)
+    return replace(
+        agent,
+        last_t=t,
+        last_ts=max(agent.last_ts, event.ts),
+        events=agent.events + 1,
+        ended=_takes_leave(event),
+        beat_t=beat_t,
+        beat_gaps=beat_gaps,
+        gaps=_push(agent.gaps, t - agent.last_t, kept.GAPS_KEPT) if agent.events else agent.gaps,
+        ids=_push(agent.ids, event.id, kept.IDS_KEPT),
+        calls=calls,
+        call_keys=call_keys,
+        messages=messages,
+        results=_push(agent.results, _result_of(event, t), kept.RESULTS_KEPT),
+        latencies=_push(agent.latencies, event.latency_ms, kept.LATENCIES_KEPT),
+    )
+
+
+def _absorb_call(agent: AgentState, event: AgentEvent, t: float) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+    tool = event.tool or "unnamed tool"
+    if event.args_hash is not None:
+        arguments = event.args_hash
+    elif event.text:
+        arguments = f"text {zlib.crc32(event.text.encode('utf-8', 'replace')):08x}"
+    else:
+        # Without arguments nobody can tell whether the call repeats another: it is taken for a new one.
+        arguments = f"event {event.id}"
+    key = f"{tool} {arguments}"
+    call = Call(id=event.id, key=key, tool=tool, t=t, new=key not in agent.call_keys, ok=event.ok)
+    keys = agent.call_keys if not call.new else _push(agent.call_keys, key, kept.CALL_KEYS_KEPT)
+    return _push(agent.calls, call, kept.CALLS_KEPT), keys
+
+
+def _absorb_answer(calls: tuple[Call, ...], event: AgentEvent) -> tuple[Call, ...]:
+    """Give the newest open call of that tool its result; a result that differs from the last one is news."""
+    for index in range(len(calls) - 1, -1, -1):
+        call = calls[index]
+        if call.result is not None or (event.tool is not None and event.tool != call.tool):
+            continue
+        result = zlib.crc32((event.text or "").encode("utf-8", "replace"))
+        last = next((past for past in reversed(calls[:index]) if past.key == call.key), None)
+        is_news = last is not None and last.result is not None and last.result != result
+        answered = replace(call, result=result, ok=event.ok, new=call.new or is_news)
+        return (*calls[:index], answered, *calls[index + 1 :])
+    return calls
+
+
+def _result_of(event: AgentEvent, t: float) -> Result | None:
+    if event.kind == "error":
+        return Result(event.id, False, t)
+    if event.kind == "tool_result" or (event.kind in ("tool_call", "step") and event.ok is not None):
+        return Result(event.id, event.ok, t)
+    return None
+
+
+def _absorb_claim(
+    claims: dict[str, tuple[ClaimEntry, ...]], event: AgentEvent, t: float
+) -> dict[str, tuple[ClaimEntry, ...]]:
+    claim = event.claim
+    if claim is None:
+        return claims
+    entry = ClaimEntry(event.agent, claim.value, claim.unit, claim.tol, event.id, t)
+    others = tuple(known for known in claims.get(claim.key, ()) if known.agent != event.agent)
+    if claim.key not in claims and len(claims) >= CLAIM_KEYS_MAX:
+        stalest = min(claims, key=lambda key: claims[key][-1].t)
+        claims = {key: entries for key, entries in claims.items() if key != stalest}
+    return {**claims, claim.key: _push(others, entry, CLAIMANTS_MAX)}
+
+
+def _absorb_confidence(confidences: dict[str, tuple[str, float]], event: AgentEvent) -> dict[str, tuple[str, float]]:
+    if event.kind == "outcome":
+        if event.outcome_of not in confidences:
+            return confidences
+        return {key: stated for key, stated in confidences.items() if key != event.outcome_of}
+    if event.confidence is None or event.id in confidences:
+        return confidences
+    if len(confidences) >= OPEN_CONFIDENCES_MAX:
+        oldest = next(iter(confidences))
+        confidences = {key: stated for key, stated in confidences.items() if key != oldest}
+    return {**confidences, event.id: (event.agent, event.confidence)}
+
+
+def _takes_leave(event: AgentEvent) -> bool:
+    if event.kind != "lifecycle" or not event.text:
+        return False
+    words = event.text.lower().split(maxsplit=1)
+    return bool(words) and words[0].strip(".,:;!") in ENDED_WORDS
+
+
+def _push(past: tuple[T, ...], item: T | None, most: int) -> tuple[T, ...]:
+    """The past with one more item, the oldest dropped beyond ``most``; None adds nothing."""
+    if item is None:
+        return past
+    return (*past[-(most - 1) :], item)

@@ -1,0 +1,207 @@
+"""The device: what its readings add to the state, when it is under pressure, when a sensor is at fault. Pure.
+
+A reading that is absent stays absent: it neither presses nor relieves. A sensor that never gave a value is hardware
+that isn't there; one that gave values and stopped is a fault, and then its last value presses no longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from nis_edge.limits import SENSORS_MAX
+from nis_edge.monitor import state as kept
+from nis_edge.monitor.context import DeviceView
+from nis_edge.monitor.state import MonitorState, SensorState
+from nis_edge.monitor.statistics import median, robust_z
+from nis_edge.monitor.verdict import Verdict
+from nis_edge.wire.messages import Reading, Severity
+
+DEVICE: Final = "device"
+"""Whom findings about the machine itself name."""
+
+CPU: Final = "cpu_percent"
+MEMORY: Final = "memory_percent"
+DISK: Final = "disk_percent"
+TEMPERATURE: Final = "temperature_c"
+THROTTLED: Final = "throttled"
+
+
+class PressureLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """From where, and for how long, a reading means that the device runs short; it is over when it falls below ``low``.
+
+    Args:
+        high: pressure from this value on.
+        low: relief below this value; lower than ``high``, so that a value at the limit doesn't flap.
+        hold_s: how long it must last.
+        severity: how grave.
+        what: for the operator.
+    """
+
+    high: float
+    low: float
+    hold_s: float
+    severity: Severity
+    what: str
+
+
+# Temperature: a Raspberry Pi slows down from 80 degrees Celsius (documentation, "frequency management"), later than
+# which a warning is no warning. CPU and memory: what leaves the monitor itself no room. The throttle bit is the board's
+# own word for it.
+PRESSURE_LIMITS: Final[Mapping[str, PressureLimit]] = {
+    CPU: PressureLimit(high=95.0, low=85.0, hold_s=30.0, severity="medium", what="CPU busy at {value:.0f} %"),
+    MEMORY: PressureLimit(high=92.0, low=87.0, hold_s=10.0, severity="high", what="memory used to {value:.0f} %"),
+    DISK: PressureLimit(high=95.0, low=92.0, hold_s=0.0, severity="high", what="disk filled to {value:.0f} %"),
+    TEMPERATURE: PressureLimit(high=80.0, low=75.0, hold_s=10.0, severity="high", what="temperature at {value:.1f} °C"),
+    THROTTLED: PressureLimit(high=1.0, low=0.5, hold_s=0.0, severity="high", what="the board slows itself down"),
+}
+
+# Outside these a number is no measurement, by what the quantity is (shares) or what silicon survives (temperature).
+PLAUSIBLE: Final[Mapping[str, tuple[float, float]]] = {
+    CPU: (0.0, 100.5),
+    MEMORY: (0.0, 100.5),
+    DISK: (0.0, 100.5),
+    TEMPERATURE: (-60.0, 150.0),
+}
+
+ABSENT_READINGS: Final = 3
+"""So many readings in a row without a value make a fault: one or two are a busy bus."""
+
+VIEW_STALE_S: Final = 300.0
+"""A value older than this is no longer shown as the device's state."""
+
+TREND_READINGS: Final = 12
+TREND_C: Final = 2.0
+"""Degrees between the first and the last third of ``TREND_READINGS`` readings from which a trend is named."""
+
+Z_READINGS: Final = 8
+"""Earlier readings a robust z needs."""
+
+# Least standard deviation believed in, by quantity: below it a change is the instrument's grain.
+Z_FLOOR: Final[Mapping[str, float]] = {CPU: 5.0, MEMORY: 2.0, TEMPERATURE: 1.0}
+
+
+def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorState:
+    """Take in one reading; beyond ``SENSORS_MAX`` names a new one is counted as refused.
+
+    Args:
+        state: the state before.
+        reading: a value or its absence with a reason.
+        t: the monitor's own seconds.
+    """
+    sensor = state.sensors.get(reading.name)
+    if sensor is None and len(state.sensors) >= SENSORS_MAX:
+        return replace(state, counts=replace(state.counts, refused=state.counts.refused + 1))
+    reading = _checked(reading)
+    if reading.value is None:
+        values = () if sensor is None else sensor.values
+        absent = 1 if sensor is None else sensor.absent + 1
+        after = SensorState(
+            last=reading,
+            t=t,
+            values=values,
+            absent=absent,
+            over_t=sensor.over_t if sensor else None,
+            pressing=sensor is not None and sensor.pressing and absent < ABSENT_READINGS,
+        )
+        return replace(state, sensors={**state.sensors, reading.name: after})
+    over_t, pressing = _pressure(sensor, reading.name, reading.value, t)
+    past = () if sensor is None else sensor.values
+    after = SensorState(
+        last=reading, t=t, values=(*past[-(kept.READINGS_KEPT - 1) :], reading.value), over_t=over_t, pressing=pressing
+    )
+    return replace(state, sensors={**state.sensors, reading.name: after}, device_t=t)
+
+
+def view_of(state: MonitorState, t: float) -> DeviceView:
+    """The device as a window shows it at ``t``."""
+    temperature = state.sensors.get(TEMPERATURE)
+    throttled = _fresh_value(state, THROTTLED, t)
+    return DeviceView(
+        cpu_percent=_fresh_value(state, CPU, t),
+        memory_percent=_fresh_value(state, MEMORY, t),
+        temperature_c=_fresh_value(state, TEMPERATURE, t),
+        throttled=None if throttled is None else throttled >= 0.5,
+        z=_farthest_z(state),
+        trend=None if temperature is None else _trend(temperature.values),
+        stale_s=None if state.device_t is None else t - state.device_t,
+    )
+
+
+def device_verdicts(state: MonitorState) -> Iterator[Verdict]:
+    """What the rules say of the device now."""
+    for name, sensor in state.sensors.items():
+        limit = PRESSURE_LIMITS.get(name)
+        if limit is not None and sensor.pressing and sensor.values:
+            value = sensor.values[-1]
+            yield Verdict(
+                scope="device",
+                label="resource_starvation",
+                rule=f"pressure {name}",
+                subject=DEVICE,
+                severity=limit.severity,
+                text=f"{limit.what.format(value=value)} (limit {limit.high:g}, over below {limit.low:g})",
+                evidence=(name,),
+            )
+        if sensor.absent >= ABSENT_READINGS and sensor.values:
+            yield Verdict(
+                scope="device",
+                label="sensor_fault",
+                rule=f"sensor {name}",
+                subject=DEVICE,
+                severity="medium",
+                text=f"sensor {name} gave no value {sensor.absent} times in a row: {sensor.last.reason}",
+                evidence=(name,),
+            )
+
+
+def _checked(reading: Reading) -> Reading:
+    """A value that can't be a measurement is an absence with that reason."""
+    value = reading.value
+    if value is None:
+        return reading
+    if not math.isfinite(value):
+        return replace(reading, value=None, reason="value is not finite")
+    low, high = PLAUSIBLE.get(reading.name, (-math.inf, math.inf))
+    if not low <= value <= high:
+        return replace(reading, value=None, reason=f"{value:g} {reading.unit} is implausible")
+    return reading
+
+
+def _pressure(sensor: SensorState | None, name: str, value: float, t: float) -> tuple[float | None, bool]:
+    limit = PRESSURE_LIMITS.get(name)
+    if limit is None or value < limit.low:
+        return None, False
+    over_t = sensor.over_t if sensor else None
+    if value >= limit.high and over_t is None:
+        over_t = t
+    pressing = sensor is not None and sensor.pressing
+    return over_t, pressing or (over_t is not None and value >= limit.high and t - over_t >= limit.hold_s)
+
+
+def _fresh_value(state: MonitorState, name: str, t: float) -> float | None:
+    sensor = state.sensors.get(name)
+    if sensor is None or sensor.last.value is None or t - sensor.t > VIEW_STALE_S:
+        return None
+    return sensor.last.value
+
+
+def _farthest_z(state: MonitorState) -> float | None:
+    scores = [
+        robust_z(sensor.values[-1], sensor.values[:-1], floor)
+        for name, floor in Z_FLOOR.items()
+        if (sensor := state.sensors.get(name)) is not None and len(sensor.values) > Z_READINGS
+    ]
+    return max(scores, key=abs, default=None)
+
+
+def _trend(values: tuple[float, ...]) -> int | None:
+    if len(values) < TREND_READINGS:
+        return None
+    recent, third = values[-TREND_READINGS:], TREND_READINGS // 3
+    change = median(recent[-third:]) - median(recent[:third])
+    return 0 if abs(change) < TREND_C else 1 if change > 0 else -1

@@ -1,0 +1,216 @@
+"""The numbers of an assessment: each with its sample, window and source, null with a reason where unknown. Pure.
+
+Formulas are those of the design (monitor, section 2). Work per assessment is bounded by what the state keeps, not by
+the number of agents or events.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nis_edge.monitor.device import PRESSURE_LIMITS
+from nis_edge.monitor.rules import CLAIM_FRESH_S, NOVELTY_CALLS_MIN, agrees
+from nis_edge.monitor.state import MonitorState
+from nis_edge.monitor.statistics import quantile, wilson
+from nis_edge.wire.messages import Metric
+
+QUANTILES: Final = ((0.50, 1), (0.95, 20), (0.99, 100))
+"""Quantile and the least sample that says anything about it: the tail needs at least one value beyond it."""
+
+CALIBRATION_OUTCOMES_MIN: Final = 30
+"""Resolved outcomes from which stated confidences can be held against results (design, monitor section 1)."""
+
+
+def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, Metric]:
+    """Every metric of the team and its device at ``t``, in a fixed order.
+
+    Args:
+        state: what the monitor knows.
+        t: the monitor's own seconds.
+        time_known: False for recorded runs without times.
+    """
+    metrics = {"success_rate": _success_rate(state, t, time_known)}
+    metrics.update(_latencies(state))
+    metrics["new_call_share"] = _new_call_share(state)
+    metrics["coherence"] = _coherence(state, t)
+    metrics["overconfidence"] = _overconfidence(state)
+    metrics["brier"] = _brier(state)
+    metrics["pressure"] = _pressure(state)
+    metrics["device_age_s"] = _device_age(state, t, time_known)
+    metrics["event_rate_per_s"] = _event_rate(state, t, time_known)
+    metrics["agents"] = _count(len(state.agents))
+    counts = state.counts
+    for name, count in (
+        ("events_duplicate", counts.duplicates),
+        ("events_late", counts.late),
+        ("events_refused", counts.refused),
+        ("events_lost", counts.lost),
+        ("events_unknown_kind", counts.unknown_kinds),
+    ):
+        metrics[name] = _count(count)
+    metrics["events_skewed"] = _count(counts.skewed) if time_known else _unavailable("events", "recorded without times")
+    metrics["failure_probability"] = _failure_probability(state)
+    return metrics
+
+
+def coverage_of(state: MonitorState, t: float, fresh_s: float) -> tuple[int, str]:
+    """How far the evidence reaches: 0 nothing, 1 device and liveness, 2 and fresh events, 3 and comparable claims of
+    several agents, 4 and enough resolved outcomes; with what is missing for the next step.
+
+    Args:
+        state: what the monitor knows.
+        t: the monitor's own seconds.
+        fresh_s: how old a feed may be and still count.
+    """
+    if state.device_t is None:
+        return 0, "no device readings"
+    if t - state.device_t > fresh_s:
+        return 0, f"device readings are {t - state.device_t:.0f} s old"
+    if state.event_t is None:
+        return 1, "device and liveness; no agent events yet"
+    if t - state.event_t > fresh_s:
+        return 1, f"device and liveness; the last agent event is {t - state.event_t:.0f} s old"
+    pairs = _comparable_pairs(state, t)
+    if not pairs:
+        return 2, "device and fresh events; no claims of several agents to compare"
+    resolved = len(state.outcomes)
+    if resolved < CALIBRATION_OUTCOMES_MIN:
+        return 3, f"device, events and comparable claims; {resolved} of {CALIBRATION_OUTCOMES_MIN} outcomes resolved"
+    return 4, f"device, events, comparable claims and {resolved} resolved outcomes"
+
+
+def _success_rate(state: MonitorState, t: float, time_known: bool) -> Metric:
+    known = [result for result in state.results if result.ok is not None]
+    if not known:
+        return _unavailable("share", "no call or step with a known result")
+    succeeded = sum(bool(result.ok) for result in known)
+    low, high = wilson(succeeded, len(known))
+    return Metric(
+        value=succeeded / len(known),
+        unit="share",
+        n=len(known),
+        window_s=t - known[0].t if time_known else None,
+        source="derived",
+        low=low,
+        high=high,
+    )
+
+
+def _latencies(state: MonitorState) -> dict[str, Metric]:
+    ordered = sorted(state.latencies)
+    metrics: dict[str, Metric] = {}
+    for q, least in QUANTILES:
+        name = f"latency_p{q * 100:.0f}_ms"
+        if not ordered:
+            metrics[name] = _unavailable("ms", "no event stated a latency")
+        elif len(ordered) < least:
+            metrics[name] = _unavailable("ms", f"needs {least} latencies, has {len(ordered)}", n=len(ordered))
+        else:
+            metrics[name] = _derived(quantile(ordered, q), "ms", len(ordered))
+    return metrics
+
+
+def _new_call_share(state: MonitorState) -> Metric:
+    # The worst agent of those active now decides, never a mean: one that loops must not hide behind nine that work.
+    active = [state.agents[name] for name in {event.agent: None for event in state.window} if name in state.agents]
+    shares = [
+        (sum(call.new for call in agent.calls) / len(agent.calls), len(agent.calls))
+        for agent in active
+        if len(agent.calls) >= NOVELTY_CALLS_MIN
+    ]
+    if not shares:
+        return _unavailable("share", f"no active agent made {NOVELTY_CALLS_MIN} calls")
+    share, calls = min(shares)
+    return _derived(share, "share", calls)
+
+
+def _comparable_pairs(state: MonitorState, t: float) -> list[bool]:
+    pairs: list[bool] = []
+    for entries in state.claims.values():
+        fresh = [entry for entry in entries if t - entry.t <= CLAIM_FRESH_S]
+        for index, left in enumerate(fresh):
+            pairs += [agreed for right in fresh[index + 1 :] if (agreed := agrees(left, right)) is not None]
+    return pairs
+
+
+def _coherence(state: MonitorState, t: float) -> Metric:
+    pairs = _comparable_pairs(state, t)
+    if not pairs:
+        return _unavailable("share", "no comparable claims of two agents")
+    low, high = wilson(sum(pairs), len(pairs))
+    return Metric(
+        value=sum(pairs) / len(pairs),
+        unit="share",
+        n=len(pairs),
+        window_s=CLAIM_FRESH_S,
+        source="derived",
+        low=low,
+        high=high,
+    )
+
+
+def _overconfidence(state: MonitorState) -> Metric:
+    outcomes = state.outcomes
+    if not outcomes:
+        return _unavailable("share", "no stated confidence has met its outcome")
+    gap = sum(outcome.confidence - outcome.right for outcome in outcomes) / len(outcomes)
+    return _derived(gap, "share", len(outcomes))
+
+
+def _brier(state: MonitorState) -> Metric:
+    outcomes = state.outcomes
+    if len(outcomes) < CALIBRATION_OUTCOMES_MIN:
+        reason = f"needs {CALIBRATION_OUTCOMES_MIN} resolved outcomes, has {len(outcomes)}"
+        return _unavailable("score", reason, n=len(outcomes))
+    return _derived(
+        sum((outcome.confidence - outcome.right) ** 2 for outcome in outcomes) / len(outcomes), "score", len(outcomes)
+    )
+
+
+def _pressure(state: MonitorState) -> Metric:
+    # The reading nearest to its limit, or farthest beyond it: the worst component decides.
+    shares = [
+        sensor.last.value / limit.high
+        for name, limit in PRESSURE_LIMITS.items()
+        if (sensor := state.sensors.get(name)) is not None and sensor.last.value is not None
+    ]
+    if not shares:
+        return _unavailable("share of limit", "no reading of CPU, memory, disk, temperature or throttling")
+    return Metric(value=max(shares), unit="share of limit", n=len(shares), window_s=None, source="measured")
+
+
+def _device_age(state: MonitorState, t: float, time_known: bool) -> Metric:
+    if not time_known:
+        return _unavailable("s", "recorded without times")
+    if state.device_t is None:
+        return _unavailable("s", "no device readings")
+    return Metric(value=t - state.device_t, unit="s", n=1, window_s=None, source="measured")
+
+
+def _event_rate(state: MonitorState, t: float, time_known: bool) -> Metric:
+    if not time_known:
+        return _unavailable("1/s", "recorded without times")
+    times = state.event_times
+    if len(times) < 2 or t <= times[0]:
+        return _unavailable("1/s", "fewer than two events", n=len(times))
+    return Metric(value=len(times) / (t - times[0]), unit="1/s", n=len(times), window_s=t - times[0], source="measured")
+
+
+def _failure_probability(state: MonitorState) -> Metric:
+    if state.answer is None or state.answer.failure_probability is None:
+        return _unavailable(
+            "probability", state.judge_reason if state.judge is None else "the model has not answered yet"
+        )
+    return Metric(value=state.answer.failure_probability, unit="probability", n=1, window_s=None, source="modelled")
+
+
+def _count(count: int) -> Metric:
+    return Metric(value=float(count), unit="count", n=count, window_s=None, source="measured")
+
+
+def _derived(value: float, unit: str, n: int) -> Metric:
+    return Metric(value=value, unit=unit, n=n, window_s=None, source="derived")
+
+
+def _unavailable(unit: str, reason: str, n: int = 0) -> Metric:
+    return Metric(value=None, unit=unit, n=n, window_s=None, source="unavailable", reason=reason)

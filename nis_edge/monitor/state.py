@@ -1,0 +1,216 @@
+"""What the monitor remembers: one immutable value of bounded size.
+
+An update builds new records only for what an event touches and shares the rest; the earlier state stays valid, so a
+state can be kept, compared or replayed. Times (``t``) are the monitor's own seconds, which never go backwards (see
+machine); ``ts`` are the senders'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from nis_edge.monitor.context import DeviceView
+from nis_edge.monitor.verdict import Scope
+from nis_edge.wire.messages import AgentEvent, Finding, Level, ModelAnswer, Reading, Severity, Status
+
+# How much of an agent's past is kept: enough for the rules that look at it (see rules), and about 12 KB an agent.
+CALLS_KEPT: Final = 32
+CALL_KEYS_KEPT: Final = 128
+MESSAGES_KEPT: Final = 8
+RESULTS_KEPT: Final = 20
+LATENCIES_KEPT: Final = 64
+OUTCOMES_KEPT: Final = 50
+GAPS_KEPT: Final = 16
+IDS_KEPT: Final = 32
+# How much of the team's past is kept: for metrics with n and an interval.
+TEAM_RESULTS_KEPT: Final = 200
+TEAM_LATENCIES_KEPT: Final = 256
+TEAM_OUTCOMES_KEPT: Final = 200
+TEAM_TIMES_KEPT: Final = 256
+READINGS_KEPT: Final = 32
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One tool call: ``key`` is tool and arguments, ``result`` a fingerprint of what came back, None while unknown."""
+
+    id: str
+    key: str
+    tool: str
+    t: float
+    new: bool
+    result: int | None = None
+    ok: bool | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What is remembered of one message to recognise its like."""
+
+    id: str
+    sketch: tuple[int, ...]
+    numbers: int
+    words: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How one call or step went."""
+
+    id: str
+    ok: bool | None
+    t: float
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A statement made with ``confidence`` that turned out right or wrong."""
+
+    confidence: float
+    right: bool
+    t: float
+    id: str
+
+
+class AgentState(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's recent past."""
+
+    name: str
+    first_t: float
+    last_t: float
+    last_ts: float
+    events: int = 0
+    ended: bool = False
+    beat_t: float | None = None
+    beat_gaps: tuple[float, ...] = ()
+    gaps: tuple[float, ...] = ()
+    ids: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+    call_keys: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    results: tuple[Result, ...] = ()
+    latencies: tuple[float, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+class SensorState(msgspec.Struct, frozen=True, kw_only=True):
+    """One sensor's recent past: ``over_t`` is since when its value lies beyond the limit for pressure."""
+
+    last: Reading
+    t: float
+    values: tuple[float, ...] = ()
+    absent: int = 0
+    over_t: float | None = None
+    pressing: bool = False
+
+
+class ClaimEntry(msgspec.Struct, frozen=True):
+    """The newest claim of one agent on one quantity."""
+
+    agent: str
+    value: float | str | bool | None
+    unit: str | None
+    tol: float | None
+    id: str
+    t: float
+
+
+class OpenFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of one judge that holds until its judge withdraws it."""
+
+    scope: Scope
+    label: str
+    agents: tuple[str, ...]
+    severity: Severity
+    text: str
+    evidence: tuple[str, ...]
+    since: float
+    opened_t: float
+    probability: float | None = None
+    confidence: float | None = None
+
+
+Key = tuple[str, str, str]
+"""Label, rule, subject: who may withdraw a finding is who raised it."""
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a model to use its answers: its name and its calibration.
+
+    Args:
+        model: id and version.
+        thresholds: label -> probability from which the finding is believed; a label without one is never raised.
+        temperatures: label -> divisor of the logit; a label that has one gives calibrated probabilities.
+    """
+
+    model: str
+    thresholds: Mapping[str, float]
+    temperatures: Mapping[str, float]
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken in and what was not."""
+
+    events: int = 0
+    duplicates: int = 0
+    late: int = 0
+    skewed: int = 0
+    unknown_kinds: int = 0
+    refused: int = 0
+    lost: int = 0
+    asked: int = 0
+    answered: int = 0
+    unanswered: int = 0
+    stale_answers: int = 0
+    clock_steps: int = 0
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A question to the model that is on its way: who acted last in its window, and the ids it showed."""
+
+    id: int
+    t: float
+    agent: str
+    evidence: tuple[str, ...]
+
+
+class Streak(msgspec.Struct, frozen=True):
+    """How often in a row a label's probability was above its threshold (positive) or clearly below it (negative)."""
+
+    count: int
+    probability: float
+
+
+class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the monitor knows. ``MonitorState()`` knows nothing."""
+
+    started: bool = False
+    last_now: float = 0.0
+    offset: float = 0.0
+    agents: dict[str, AgentState] = {}
+    sensors: dict[str, SensorState] = {}
+    device: DeviceView = DeviceView()
+    device_t: float | None = None
+    event_t: float | None = None
+    goal: str | None = None
+    window: tuple[AgentEvent, ...] = ()
+    results: tuple[Result, ...] = ()
+    latencies: tuple[float, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    event_times: tuple[float, ...] = ()
+    claims: dict[str, tuple[ClaimEntry, ...]] = {}
+    confidences: dict[str, tuple[str, float]] = {}
+    open: dict[Key, OpenFinding] = {}
+    scanned_t: float | None = None
+    emitted_t: float | None = None
+    status: Status = "unknown"
+    level: Level | None = None
+    findings: tuple[Finding, ...] = ()
+    counts: Counts = Counts()
+    judge: Judge | None = None
+    judge_reason: str = "no model was loaded"
+    answer: ModelAnswer | None = None
+    answer_reason: str | None = None
+    streaks: dict[str, Streak] = {}
+    pending: Pending | None = None
+    wanted: bool = False
+    next_ask: int = 1
