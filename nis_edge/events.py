@@ -43,6 +43,12 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "slot.activated": ("sha256", "version"),
     "slot.rolled_back": ("sha256", "reason", "unharmed"),
     "slot.committed": ("sha256", "version"),
+    "slot.damaged": ("sha256", "reason", "unharmed"),
+    "journal.damaged": ("path", "unharmed"),
+    "update.failed": ("reason", "unharmed"),
+    "update.decided": ("verdict",),
+    "trial.passed": ("sha256", "version"),
+    "trial.failed": ("sha256", "reason", "unharmed"),
 }
 
 

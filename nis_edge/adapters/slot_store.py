@@ -186,7 +186,7 @@ class SlotStore:
         self._disk: Disk = disk if disk is not None else OsDisk()
         self._store = f"{self._folder}/store"
         self._partial = f"{self._folder}/partial"
-        self._journal_path = f"{self._folder}/journal"
+        self.journal_path = f"{self._folder}/journal"
 
     def prepare(self) -> None:
         """Make the folders durable; costs nothing when they stand.
@@ -211,7 +211,7 @@ class SlotStore:
     def read_journal(self) -> Journal | None:
         """The newest good record; None when there is no journal or no record of it is readable."""
         try:
-            fd = self._disk.open(self._journal_path, write=False)
+            fd = self._disk.open(self.journal_path, write=False)
         except OSError:
             return None
         try:
@@ -232,10 +232,10 @@ class SlotStore:
             SlotWriteError: it could not be made durable; the older record stands.
         """
         record = encode_record(journal)
-        with _as_slot_error(f"update journal {self._journal_path}"):
+        with _as_slot_error(f"update journal {self.journal_path}"):
             if not self.has_journal():
                 self._create_journal()
-            fd = self._disk.open(self._journal_path, write=True)
+            fd = self._disk.open(self.journal_path, write=True)
             try:
                 self._disk.pwrite(fd, record, record_offset(journal.generation))
                 self._disk.flush(fd)
@@ -252,7 +252,7 @@ class SlotStore:
             self._disk.flush(fd)
         finally:
             self._disk.close(fd)
-        self._disk.rename(temporary, self._journal_path)
+        self._disk.rename(temporary, self.journal_path)
         self._disk.flush_folder(self._folder)
 
     # --- download -> model --------------------------------------------------------------------------------------------

@@ -112,9 +112,11 @@ class BundleFetcher(FetcherInterface):
     that has only the broker could never refresh. The bundle itself is never believed.
     """
 
-    def __init__(self, bundle: Bundle, base_url: str, fallback: FetcherInterface | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, metadata_url: str, fallback: FetcherInterface | None = None, *, targets_url: str
+    ) -> None:
         self._files = bundle.files
-        self._base_url = base_url.rstrip("/") + "/"
+        self._bases = (metadata_url.rstrip("/") + "/", targets_url.rstrip("/") + "/")
         self._fallback = fallback
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
@@ -137,7 +139,7 @@ class BundleFetcher(FetcherInterface):
             raise
 
     def _name(self, url: str) -> str:
-        return url[len(self._base_url) :] if url.startswith(self._base_url) else url
+        return next((url[len(base) :] for base in self._bases if url.startswith(base)), url)
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         return iter((self.download_bytes(url, CONFIG.targets_max_length),))

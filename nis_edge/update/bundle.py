@@ -15,18 +15,24 @@ import msgspec
 from nis_edge.errors import UntrustedMetadataError
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX, UPDATE_BUNDLE_FILES_MAX
 from nis_edge.update.offer import OLD_MODEL_STAYS
+from nis_edge.wire.topics import ROOT
 
 FILE_NAME: Final = re.compile(
-    r"(?:[0-9]{1,10}\.)?[A-Za-z0-9_%-]{1,64}\.json|rollout/[0-9a-f]{64}\.[a-z0-9-]{1,32}\.json"
+    r"(?:[0-9]{1,10}\.)?[A-Za-z0-9_%-]{1,64}\.json|rollout/[0-9a-f]{64}\.[a-z0-9-]{1,64}\.json"
 )
 """Names a bundle may carry: versioned metadata, or a hash-prefixed rollout document."""
+
+
+def bundle_topic(site: str, cohort: str) -> str:
+    """Where a cohort's bundle lies, retained (design: ota section 4, under the site's prefix)."""
+    return f"{ROOT}/{site}/ota/v1/{cohort}/bundle"
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """Metadata files by repository name, as text (metadata is JSON)."""
 
     v: Literal[1] = 1
-    cohort: Annotated[str, msgspec.Meta(max_length=32)]
+    cohort: Annotated[str, msgspec.Meta(max_length=64)]
     files: Annotated[dict[str, str], msgspec.Meta(max_length=UPDATE_BUNDLE_FILES_MAX)]
 
 

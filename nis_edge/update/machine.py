@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from nis_edge.limits import UPDATE_DENIED_MAX, UPDATE_TRANSITIONS_MAX, UPDATE_TRIES
-from nis_edge.update.journal import DENIED_REASON_CHARS, Denied, Journal, JournalState, Slot
+from nis_edge.update.journal import DENIED_REASON_CHARS, Denied, Floors, Journal, JournalState, Slot
 
 
 class State(str, Enum):
@@ -56,6 +56,7 @@ class Event(str, Enum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     ROLLBACK_ASKED = "rollback asked"
+    DAMAGED = "active model damaged"
     SETTLED = "settled"
 
 
@@ -141,11 +142,17 @@ def _return_to_previous(update: Update, reason: str) -> Journal:
     )
 
 
+def _drop_active(update: Update, _reason: str) -> Journal:
+    """Not denied: the same content may come again from the publisher, undamaged."""
+    return msgspec.structs.replace(update.journal, active=update.journal.previous, previous=None)
+
+
 _S, _E, _F = State, Event, Effect
 
 TABLE: Final[dict[tuple[State, Event], Row]] = {
     (_S.IDLE, _E.OFFERED): Row(_S.PLAN, (_F.JUDGE,)),
     (_S.IDLE, _E.ROLLBACK_ASKED): Row(_S.ROLLED_BACK, (_F.RESTORE, _F.SETTLE), _return_to_previous),
+    (_S.IDLE, _E.DAMAGED): Row(_S.IDLE, (), _drop_active),
     (_S.PLAN, _E.ACCEPTED): Row(_S.DOWNLOAD, (_F.FETCH,)),
     (_S.PLAN, _E.REFUSED): Row(_S.IDLE),
     (_S.DOWNLOAD, _E.DOWNLOADED): Row(_S.VERIFY, (_F.VERIFY,)),
@@ -184,7 +191,7 @@ def step(
         update: where things stand.
         event: what happened.
         reason: why, for a denial that the row may write.
-        candidate: the model offered; only with OFFERED.
+        candidate: the model accepted; only with ACCEPTED.
 
     Returns:
         The new state, and the effects to perform in order; PERSIST stands first whenever the journal changed.
@@ -261,6 +268,12 @@ def resume(journal: Journal) -> tuple[Update, Event | None]:
     if update.state is _S.PROBATION and journal.tries_left == 0:
         return update, Event.EXHAUSTED
     return update, Event.RESTARTED
+
+
+def with_floors(update: Update, floors: Floors) -> Update:
+    """The same update with new floors in a journal of the next generation; the caller writes it."""
+    journal = msgspec.structs.replace(update.journal, floors=floors, generation=update.journal.generation + 1)
+    return replace(update, journal=journal)
 
 
 def next_try(update: Update) -> Event:

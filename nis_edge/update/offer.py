@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -17,12 +17,14 @@ import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
 from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX, UPDATE_MODEL_BYTES_MAX
+from nis_edge.pack.layout import Golden
 from nis_edge.update.journal import Count, Journal, Sha256, Slot, Version
 
 MODEL_PATH: Final = re.compile(r"models/[a-z0-9][a-z0-9-]{0,63}/[0-9A-Za-z][0-9A-Za-z._+-]{0,31}\.nis")
 """The one shape of a model's target name. It has no room for `..`, an absolute path, a query or an escape."""
 
-COHORT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+COHORT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+"""The same form as a site or a device has in topics."""
 
 OLD_MODEL_STAYS: Final = "the running model stays in service"
 
@@ -51,7 +53,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Who shall run what: `rollout/<cohort>.json`, signed online."""
 
     v: Literal[1] = 1
-    cohort: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
+    cohort: Annotated[str, msgspec.Meta(pattern=rf"^{COHORT.pattern}\Z")]
     serial: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     target: Annotated[str, msgspec.Meta(max_length=128)]
     sha256: Sha256
@@ -112,6 +114,20 @@ def read_rollout(data: bytes, cohort: str) -> Rollout:
             f"rollout document is for cohort {rollout.cohort!r}, this device is in {cohort!r}; {OLD_MODEL_STAYS}"
         )
     return rollout
+
+
+def rollout_path(cohort: str) -> str:
+    """The target name of a cohort's rollout document."""
+    return f"rollout/{cohort}.json"
+
+
+def golden_hash(golden: Iterable[Golden]) -> str:
+    """SHA-256 over a package's golden entries: what the publisher signs and the self-test on the device must find.
+
+    Spelt out field by field, so that a field added later changes no hash that was signed before.
+    """
+    entries = [[list(entry.tokens), entry.logits_sha256, sorted(entry.heads_sha256.items())] for entry in golden]
+    return hashlib.sha256(msgspec.json.encode(entries)).hexdigest()
 
 
 def check_path(path: str) -> str:

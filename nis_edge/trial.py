@@ -1,0 +1,101 @@
+"""Runs the self-test of a candidate in a subprocess and takes its word, or its death, for the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from nis_edge.limits import UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
+from nis_edge.selftest import Report
+
+COMMAND: Final = (sys.executable, "-m", "nis_edge.selftest", "--json")
+
+
+class SelfTest(Protocol):
+    """Tests the package behind a descriptor of this process."""
+
+    async def __call__(self, fd: int, golden_sha256: str | None) -> Report:
+        """The report; a test that crashed, hung or said nonsense is a failed one."""
+        ...
+
+
+class SubprocessSelfTest:
+    """The self-test as a child process with a time limit.
+
+    Args:
+        command: the program; the package's path and `--golden HASH` are appended.
+        seconds_max: after that it is killed and counts as failed.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, seconds_max: float = UPDATE_SELFTEST_SECONDS_MAX) -> None:
+        self._command = tuple(command)
+        self._seconds_max = seconds_max
+
+    async def __call__(self, fd: int, golden_sha256: str | None) -> Report:
+        """Run it on the package behind `fd`, which the child inherits: nobody can put another file in its place."""
+        words = [*self._command, f"/proc/self/fd/{fd}"]
+        if golden_sha256 is not None:
+            words += ["--golden", golden_sha256]
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(fd,),
+            limit=UPDATE_SELFTEST_OUTPUT_BYTES_MAX,
+        )
+        try:
+            output = await asyncio.wait_for(_read_bounded(process), self._seconds_max)
+        except asyncio.TimeoutError:
+            return _failed(f"the self-test did not end within {self._seconds_max:.0f} s")
+        finally:
+            await _end(process)
+        return _report(process.returncode, output)
+
+
+async def _read_bounded(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    output = bytearray()
+    while chunk := await process.stdout.read(UPDATE_SELFTEST_OUTPUT_BYTES_MAX):
+        output += chunk
+        if len(output) > UPDATE_SELFTEST_OUTPUT_BYTES_MAX:
+            break
+    else:
+        await process.wait()
+    return bytes(output)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _report(returncode: int | None, output: bytes) -> Report:
+    if returncode is not None and returncode < 0:
+        return _failed(f"the self-test crashed with {_signal_name(-returncode)}")
+    try:
+        report = msgspec.json.decode(output, type=Report)
+    except msgspec.MsgspecError:
+        return _failed(f"the self-test ended with code {returncode} and no report")
+    if report.passed != (returncode == 0):
+        return _failed(f"the self-test ended with code {returncode}, but reported otherwise")
+    return report
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _failed(reason: str) -> Report:
+    return Report(passed=False, reason=reason)

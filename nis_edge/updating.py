@@ -1,0 +1,691 @@
+"""The update loop: hears notices, polls the repository, and drives the table of `update.machine` with real effects.
+
+The loop runs beside inference and never stops it: network and disk work happens in worker threads, the self-test in a
+subprocess, the switch through the daemon's `on_activate`, which puts the new model in place between two windows. Every
+failure ends with the old model running, one log event and one line in the status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from nis_edge import __version__
+from nis_edge.adapters.clock_sync import clock_is_synchronised
+from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError, FolderSource, HttpSource
+from nis_edge.adapters.slot_store import Partial, SlotStore
+from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
+from nis_edge.booting import Log, descriptor_path, log_rolled_back
+from nis_edge.clock import Clock, SystemClock
+from nis_edge.errors import (
+    LinkError,
+    NisEdgeError,
+    SlotWriteError,
+    TrialFailedError,
+    UntrustedMetadataError,
+    UpdateError,
+)
+from nis_edge.limits import UPDATE_ATTEMPTS_MAX, UPDATE_DOCUMENT_BYTES_MAX
+from nis_edge.trial import SelfTest, SubprocessSelfTest
+from nis_edge.update.bundle import Bundle, decode_bundle
+from nis_edge.update.journal import Slot
+from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
+from nis_edge.update.offer import (
+    OLD_MODEL_STAYS,
+    Device,
+    Rollout,
+    Target,
+    check_path,
+    judge,
+    read_rollout,
+    rollout_path,
+)
+from nis_edge.update.status import UpdateStatus, status_of
+from nis_edge.update.time_floor import ClockState, raised_floor, trusted_time
+
+PROBATION_S: Final = 1800.0
+"""How long a new model is watched before it is committed (design: ota section 4)."""
+
+TICK_S: Final = 2.0
+"""How often the loop looks for an operator's request and at the health of a model on probation."""
+
+BACKOFF_S_MAX: Final = 300.0
+PROGRESS_STEP: Final = 10
+"""Per cent of a download between two status records."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The model to put in service: `path` is valid until `on_activate` returns; None: the factory model."""
+
+    path: Path | None
+    slot: Slot | None
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """What the loop needs to know; seconds and places."""
+
+    folder: Path
+    """State of updates, e.g. /var/lib/nis-edge/update."""
+    device: Device
+    repository: str | None = None
+    """URL of the published folder; None: only bundles and imports, whose targets need a repository too."""
+    root: Path | None = None
+    """The root metadata this device was given."""
+    poll_s: float = 6 * 3600.0
+    probation_s: float = PROBATION_S
+    tick_s: float = TICK_S
+    factory_version: str | None = None
+
+
+def describe_device(device_id: str, cohort: str, hardware: str | None = None) -> Device:
+    """This machine as offers are judged against it.
+
+    Args:
+        device_id: its configured id.
+        cohort: its configured cohort.
+        hardware: a configured hardware class, besides what the machine itself says.
+    """
+    classes = {platform.machine()}
+    with contextlib.suppress(OSError):
+        model = Path("/proc/device-tree/model").read_bytes()[:64].rstrip(b"\0").decode("ascii", "ignore")
+        classes.add("-".join(model.lower().split()))
+    if hardware:
+        classes.add(hardware)
+    return Device(id=device_id, cohort=cohort, hardware=frozenset(filter(None, classes)), agent_version=__version__)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator's command asks of the running daemon."""
+
+    id: str
+    do: str
+    """check, apply, rollback or import."""
+    path: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's answer to a request."""
+
+    id: str
+    ok: bool
+    text: str
+
+
+@dataclass
+class _Look:
+    """One look at the repository: what was found, and the carrier that found it."""
+
+    rollout: Rollout | None = None
+    target: Target | None = None
+    text: str = "nothing is offered"
+    source: Any = None
+    url: str = ""
+    golden: str | None = None
+    bundle: Bundle | None = None
+    folder: Path | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class UpdateLoop:
+    """One device's updates. Use from one event loop.
+
+    Args:
+        settings: places and times.
+        store: the update store; this object is its only writer.
+        update: where updates stand, from `booting.boot_model`.
+        on_activate: puts a model in service between two windows; raises NisEdgeError or OSError when it cannot.
+        log: where log events go.
+        publish_status: told of every status change; must not block.
+        health: asked during probation; a text is what is wrong, None is healthy.
+        self_test: tests a candidate.
+        clock: time.
+        clock_synced: whether the wall clock may be believed.
+        sleep: waits between attempts.
+    """
+
+    def __init__(
+        self,
+        settings: UpdateSettings,
+        store: SlotStore,
+        update: Update,
+        *,
+        on_activate: Callable[[Activation], Awaitable[None]],
+        log: Log,
+        publish_status: Callable[[UpdateStatus], None] = lambda _status: None,
+        health: Callable[[], str | None] = lambda: None,
+        self_test: SelfTest | None = None,
+        clock: Clock | None = None,
+        clock_synced: Callable[[], bool] = clock_is_synchronised,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._update = update
+        self._on_activate = on_activate
+        self._log = log
+        self._publish_status = publish_status
+        self._health = health
+        self._self_test: SelfTest = self_test if self_test is not None else SubprocessSelfTest()
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._clock_synced = clock_synced
+        self._sleep = sleep
+        self._http = HttpSource(self._clock.monotonic)
+        self._wake = asyncio.Event()
+        self._notice: tuple[bytes, str] | None = None
+        self._stopping = False
+        self._look = _Look()
+        self._partial: Partial | None = None
+        self._reason = ""
+        self._latest: str | None = None
+        self._error: str | None = None
+        self._detail: str | None = None
+        self._percentage: int | None = None
+        self._clock_state: ClockState = "unknown"
+        self._ends_at: float | None = None
+
+    # --- the outside --------------------------------------------------------------------------------------------------
+
+    @property
+    def update(self) -> Update:
+        """Where things stand."""
+        return self._update
+
+    @property
+    def status(self) -> UpdateStatus:
+        """The record for `ota/status`."""
+        return status_of(
+            self._update,
+            clock_state=self._clock_state,
+            factory_version=self._settings.factory_version,
+            latest_version=self._latest,
+            percentage=self._percentage,
+            error=self._error,
+            detail=self._detail,
+        )
+
+    def notice(self, payload: bytes, source: str = "mqtt") -> None:
+        """Take an untrusted bundle as a hint to look; only the newest is kept. Call it on the event loop's thread."""
+        self._notice = (payload, source)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End a download at its next chunk, and `run` as soon as it can."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve notices, requests and the poll until stopped. What was under way is taken up first."""
+        await self._take_up()
+        next_poll = self._clock.monotonic()
+        while not self._stopping:
+            if self._update.state is not State.IDLE:
+                await self._take_up()
+            elif self._notice is not None:
+                payload, source = self._notice
+                self._notice = None
+                self._log("update.noticed", source=source)
+                await self.check(bundle=payload)
+            elif self._settings.repository is not None and self._clock.monotonic() >= next_poll:
+                next_poll = self._clock.monotonic() + self._settings.poll_s * random.uniform(0.9, 1.1)  # noqa: S311
+                await self.check()
+            await self._serve_request()
+            await self._wait_for_work()
+
+    async def check(self, bundle: bytes | None = None, folder: Path | None = None, *, apply: bool = True) -> bool:
+        """Look at what is offered and, when it is new and fits, take it through to probation or its end.
+
+        Args:
+            bundle: an untrusted bundle to take metadata from first.
+            folder: a published folder on a stick, instead of the network.
+            apply: False only looks.
+
+        Returns:
+            Whether a model was taken on (apply) or could be (look only). Failures end up in the status, not here.
+        """
+        if self._update.state is not State.IDLE:
+            self._tell(f"an update is under way ({self._update.state.value})")
+            return False
+        try:
+            look = await asyncio.to_thread(self._look_at_offer, bundle, folder)
+        except NisEdgeError as error:
+            self._refuse(error)
+            return False
+        self._look = look
+        self._error = None
+        if look.rollout is None or look.target is None:
+            self._tell(look.text)
+            return False
+        if not apply:
+            verdict = judge(look.rollout, look.target, self._settings.device, self._update.journal)
+            self._tell(verdict.text)
+            return verdict.slot is not None
+        await self._drive(Event.OFFERED)
+        return self._update.journal.trial is not None or self._committed(look.target.sha256)
+
+    async def roll_back(self) -> bool:
+        """Return to the previous model (or the factory's) and deny the present one; False when none can be left."""
+        journal = self._update.journal
+        if self._update.state is State.IDLE and journal.active is None:
+            self._tell("the factory model is in service; there is nothing to roll back")
+            return False
+        if self._update.state not in (State.IDLE, State.PROBATION):
+            self._tell(f"an update is under way ({self._update.state.value}); try again when it has ended")
+            return False
+        self._reason = "rolled back by the operator"
+        await self._drive(Event.ROLLBACK_ASKED)
+        return True
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def _look_at_offer(self, bundle_bytes: bytes | None, folder: Path | None) -> _Look:
+        """Verify metadata and find what this cohort is offered. Runs in a worker thread."""
+        settings = self._settings
+        if settings.root is None:
+            raise UpdateError("no root metadata is configured (update.root), so nothing can be trusted")
+        bundle = decode_bundle(bundle_bytes) if bundle_bytes is not None else None
+        if bundle is not None and bundle.cohort != settings.device.cohort:
+            raise UntrustedMetadataError(
+                f"update notice is for cohort {bundle.cohort!r}, this device is in {settings.device.cohort!r}; "
+                f"{OLD_MODEL_STAYS}"
+            )
+        look = _Look(bundle=bundle, folder=folder)
+        base = settings.repository.rstrip("/") if settings.repository is not None else "bundle:"
+        fetcher: Any = HttpFetcher(self._clock.monotonic) if settings.repository is not None else None
+        look.source = self._http
+        if folder is not None:
+            bundle, base, fetcher = _bundle_of_folder(folder, settings.device.cohort), "bundle:", None
+            look.source = FolderSource()
+        if bundle is not None:
+            fetcher = BundleFetcher(bundle, f"{base}/metadata", fetcher, targets_url=f"{base}/targets")
+        if fetcher is None:
+            raise UpdateError("no repository is configured (update.repository) and no bundle was given")
+        now = trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=self._update.journal.floors.time_s)
+        self._clock_state = now.state
+        repository = TrustedRepository(
+            settings.folder / "tuf",
+            _read_root(settings.root),
+            f"{base}/metadata",
+            f"{base}/targets",
+            fetcher,
+            floors=self._update.journal.floors.roles,
+            reference_time=now.reference_s,
+        )
+        repository.refresh()
+        document = repository.look_up(rollout_path(settings.device.cohort))
+        if document is not None:
+            data = repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX)
+            look.rollout = read_rollout(data, settings.device.cohort)
+            look.target = repository.look_up(check_path(look.rollout.target))
+            if look.target is None:
+                raise UntrustedMetadataError(
+                    f"rollout points at {look.rollout.target}, which is not signed offline; {OLD_MODEL_STAYS}"
+                )
+            targets = str(folder / "targets") if folder is not None else f"{base}/targets"
+            look.url = target_url(targets, look.target)
+            version, golden = look.target.custom.get("version"), look.target.custom.get("golden_sha256")
+            self._latest = version if isinstance(version, str) else None
+            look.golden = golden if isinstance(golden, str) else None
+        self._raise_floors(repository, raised_floor(self._update.journal.floors.time_s, now, repository.issued_at()))
+        return look
+
+    def _raise_floors(self, repository: TrustedRepository, time_s: float) -> None:
+        """Journal the versions just verified, before anything is decided on them."""
+        floors = msgspec.structs.replace(self._update.journal.floors, roles=repository.floors, time_s=time_s)
+        if floors != self._update.journal.floors:
+            raised = with_floors(self._update, floors)
+            self._store.write_journal(raised.journal)
+            self._update = raised
+
+    # --- driving the table --------------------------------------------------------------------------------------------
+
+    async def _drive(self, event: Event | None) -> None:
+        """Follow the table until an effect brings no further event."""
+        candidate: Slot | None = None
+        while event is not None:
+            before = self._update
+            moved, effects = step(before, event, reason=self._reason, candidate=candidate)
+            try:
+                if effects[:1] == (Effect.PERSIST,):
+                    await asyncio.to_thread(self._store.write_journal, moved.journal)
+            except SlotWriteError as error:
+                self._update = before if before.journal.trial is not None else Update(journal=before.journal)
+                self._fail(error)
+                return
+            self._update = moved
+            self._announce()
+            event, candidate = None, None
+            for effect in effects:
+                if effect is Effect.PERSIST:
+                    continue
+                event, candidate = await self._perform(effect, before)
+                if event is not None:
+                    break
+
+    async def _perform(self, effect: Effect, before: Update) -> tuple[Event | None, Slot | None]:
+        if effect is Effect.JUDGE:
+            return self._judge()
+        actions: Mapping[Effect, Callable[[], Awaitable[Event | None]]] = {
+            Effect.FETCH: self._fetch,
+            Effect.VERIFY: self._verify,
+            Effect.CHECK_ABORT: self._check_abort,
+            Effect.SELF_TEST: self._run_self_test,
+            Effect.ACTIVATE: self._activate,
+            Effect.WATCH: self._watch,
+            Effect.RESTORE: self._restore,
+        }
+        if effect is Effect.NEXT_TRY:
+            return next_try(self._update), None
+        if effect is Effect.SETTLE:
+            return await self._settle(before), None
+        return await actions[effect](), None
+
+    def _judge(self) -> tuple[Event, Slot | None]:
+        assert self._look.rollout is not None and self._look.target is not None
+        verdict = judge(self._look.rollout, self._look.target, self._settings.device, self._update.journal)
+        if verdict.slot is not None:
+            self._log("update.decided", verdict=verdict.text)
+            self._detail = verdict.text
+            return Event.ACCEPTED, verdict.slot
+        if verdict.refusal is not None:
+            self._refuse(verdict.refusal(verdict.text))
+        else:
+            self._tell(verdict.text)
+        return Event.REFUSED, None
+
+    async def _fetch(self) -> Event:
+        slot = self._candidate()
+        try:
+            for attempt in range(UPDATE_ATTEMPTS_MAX):
+                try:
+                    await asyncio.to_thread(self._fetch_once, slot, asyncio.get_running_loop())
+                    self._log("target.verified", target=self._target().path, sha256=slot.sha256)
+                    return Event.DOWNLOADED
+                except DownloadInterruptedError as error:
+                    self._close_partial()
+                    if attempt + 1 == UPDATE_ATTEMPTS_MAX or self._stopping:
+                        raise
+                    ceiling = min(BACKOFF_S_MAX, 2.0**attempt)
+                    await self._sleep(error.retry_after_s or random.uniform(0, ceiling))  # noqa: S311
+        except DownloadStoppedError as error:
+            self._close_partial()
+            self._tell(str(error))
+            return Event.ABORTED
+        except NisEdgeError as error:
+            self._close_partial()
+            self._fail(error)
+        return Event.FAILED
+
+    def _fetch_once(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+        """One attempt, in a worker thread."""
+        if self._store.holds(slot.sha256):
+            return
+        self._store.collect_garbage(self._update.journal.names() | {slot.sha256})
+        self._partial = partial = self._store.begin(slot.sha256, slot.length)
+
+        def should_stop() -> bool:
+            percentage = 100 * partial.offset // max(1, partial.length)
+            if percentage >= (self._percentage or 0) + PROGRESS_STEP:
+                loop.call_soon_threadsafe(self._progress, percentage)
+            return self._stopping
+
+        self._look.source.fill(self._look.url, partial, should_stop)
+
+    def _progress(self, percentage: int) -> None:
+        self._percentage = percentage
+        self._announce()
+
+    async def _verify(self) -> Event:
+        slot, partial = self._candidate(), self._partial
+        self._percentage = None
+        try:
+            if partial is not None:
+                self._partial = None
+                await asyncio.to_thread(self._store.seal, partial)
+                self._log("slot.written", sha256=slot.sha256)
+            elif await asyncio.to_thread(self._check_sealed, slot) is False:
+                raise SlotWriteError(f"stored model {slot.sha256[:12]} is damaged; it is fetched again")
+        except NisEdgeError as error:
+            self._fail(error)
+            return Event.FAILED
+        return Event.INTACT
+
+    def _check_sealed(self, slot: Slot) -> bool:
+        fd = self._store.open_verified(slot.sha256, slot.length)
+        if fd is None:
+            self._store.collect_garbage(self._update.journal.names())
+            return False
+        self._store.close(fd)
+        return True
+
+    async def _check_abort(self) -> Event:
+        """Look once more before the trial: a rollout aborted during the download must not be activated."""
+        if self._stopping:
+            return Event.ABORTED
+        slot, folder = self._candidate(), self._look.folder
+        if self._settings.repository is None or folder is not None:
+            return Event.APPROVED
+        try:
+            look = await asyncio.to_thread(self._look_at_offer, None, None)
+        except LinkError:
+            return Event.APPROVED  # out of reach: the verified offer stands
+        except NisEdgeError as error:
+            self._refuse(error)
+            return Event.ABORTED
+        rollout = look.rollout
+        if rollout is None or rollout.sha256 != slot.sha256 or rollout.state != "open":
+            self._tell(f"{slot.version} is no longer offered; it was not tried")
+            return Event.ABORTED
+        return Event.APPROVED
+
+    async def _run_self_test(self) -> Event:
+        slot = self._candidate()
+        fd = await asyncio.to_thread(self._store.open_verified, slot.sha256, slot.length or None)
+        if fd is None:
+            self._fail_trial(slot, "the stored model is damaged")
+            return Event.FAILED
+        try:
+            report = await self._self_test(fd, self._look.golden)
+        except OSError as error:
+            self._fail_trial(slot, f"the self-test could not be started: {error}")
+            return Event.FAILED
+        finally:
+            self._store.close(fd)
+        if not report.passed:
+            self._fail_trial(slot, report.reason)
+            return Event.FAILED
+        self._detail = f"self-test passed: {report.golden_entries} golden entries"
+        self._log("trial.passed", sha256=slot.sha256, version=slot.version, latency_ms_p50=report.latency_ms_p50)
+        return Event.PASSED
+
+    async def _activate(self) -> Event | None:
+        slot = self._candidate()
+        self._ends_at = None
+        try:
+            await self._put_in_service(slot)
+        except (NisEdgeError, OSError) as error:
+            self._fail_trial(slot, f"cannot be put in service: {error}")
+            return Event.UNHEALTHY
+        self._log("slot.activated", sha256=slot.sha256, version=slot.version)
+        return None
+
+    async def _put_in_service(self, slot: Slot | None) -> None:
+        if slot is None:
+            await self._on_activate(Activation(None, None))
+            return
+        fd = await asyncio.to_thread(self._store.open_verified, slot.sha256, slot.length or None)
+        if fd is None:
+            raise SlotWriteError(f"stored model {slot.sha256[:12]} is damaged")
+        try:
+            await self._on_activate(Activation(descriptor_path(fd), slot))
+        finally:
+            self._store.close(fd)
+
+    async def _watch(self) -> Event | None:
+        """Probation: the model must stay healthy for the whole time; requests and a stop are heeded meanwhile."""
+        if self._ends_at is None:
+            self._ends_at = self._clock.monotonic() + self._settings.probation_s
+        while True:
+            sick = self._health()
+            if sick is not None:
+                self._fail_trial(self._candidate(), f"unhealthy on probation: {sick}")
+                return Event.UNHEALTHY
+            if self._clock.monotonic() >= self._ends_at:
+                return Event.HEALTHY
+            if self._stopping:
+                return None
+            request = self._read_request()
+            if request is not None and request.do == "rollback":
+                self._reason = "rolled back by the operator"
+                self._answer(Answer(id=request.id, ok=True, text="rolling back"))
+                return Event.ROLLBACK_ASKED
+            await self._serve_request()
+            await self._wait_for_work(min(self._settings.tick_s, max(0.0, self._ends_at - self._clock.monotonic())))
+
+    async def _restore(self) -> Event | None:
+        try:
+            await self._put_in_service(self._update.journal.active)
+        except (NisEdgeError, OSError) as error:
+            self._fail(error)
+        return None
+
+    async def _settle(self, before: Update) -> Event:
+        journal, trial = self._update.journal, before.journal.trial
+        if self._update.state is State.COMMITTED and journal.active is not None:
+            self._error = None
+            self._tell(f"{journal.active.version} is committed")
+            self._log("slot.committed", sha256=journal.active.sha256, version=journal.active.version)
+        elif self._update.state is State.ROLLED_BACK:
+            left = trial if trial is not None else before.journal.active
+            log_rolled_back(self._log, left, self._reason)
+            self._error = f"{left.version if left else 'the model'} was rolled back: {self._reason}; {OLD_MODEL_STAYS}"
+        try:
+            await asyncio.to_thread(self._store.collect_garbage, journal.names())
+        except SlotWriteError as error:
+            self._fail(error)
+        self._reason = ""
+        return Event.SETTLED
+
+    async def _take_up(self) -> None:
+        """Go on with what a restart or a full disk interrupted."""
+        if self._update.state in (State.TRIAL, State.SELFTEST):
+            await self._drive(Event.RESTARTED)
+        elif self._update.state is State.PROBATION:
+            await self._drive(await self._watch())
+        elif self._update.state in (State.COMMITTED, State.ROLLED_BACK):
+            await self._drive(Event.SETTLED)
+
+    # --- requests of the operator -------------------------------------------------------------------------------------
+
+    async def _serve_request(self) -> None:
+        request = self._read_request()
+        if request is None:
+            return
+        if request.do == "rollback":
+            ok = await self.roll_back()
+        elif request.do in ("check", "apply", "import"):
+            folder = Path(request.path) if request.do == "import" and request.path else None
+            ok = await self.check(folder=folder, apply=request.do != "check")
+        else:
+            self._tell(f"unknown request {request.do!r}")
+            ok = False
+        self._answer(Answer(id=request.id, ok=ok and self._error is None, text=self._error or self._detail or ""))
+
+    def _read_request(self) -> Request | None:
+        path = self._settings.folder / "request.json"
+        try:
+            data = path.read_bytes()
+            path.unlink()
+            return msgspec.json.decode(data, type=Request)
+        except (OSError, msgspec.MsgspecError):
+            return None  # none there, or not ours: the asker sees no answer and says so
+
+    def _answer(self, answer: Answer) -> None:
+        _write_whole(self._settings.folder / "answer.json", msgspec.json.encode(answer))
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _candidate(self) -> Slot:
+        slot = self._update.candidate
+        assert slot is not None
+        return slot
+
+    def _target(self) -> Target:
+        assert self._look.target is not None
+        return self._look.target
+
+    def _committed(self, sha256: str) -> bool:
+        active = self._update.journal.active
+        return active is not None and active.sha256 == sha256
+
+    def _close_partial(self) -> None:
+        if self._partial is not None:
+            self._partial.close()
+            self._partial = None
+
+    def _fail_trial(self, slot: Slot, reason: str) -> None:
+        self._reason = reason
+        self._log("trial.failed", sha256=slot.sha256, reason=str(TrialFailedError(reason)), unharmed=OLD_MODEL_STAYS)
+
+    def _refuse(self, error: NisEdgeError) -> None:
+        """One log event and the status for what came from outside and was not accepted."""
+        name = "update.failed" if isinstance(error, (LinkError, SlotWriteError)) else "update.refused"
+        self._error = str(error)
+        self._log(name, reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
+        self._announce()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = str(error)
+        self._log("update.failed", reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
+        self._announce()
+
+    def _tell(self, text: str) -> None:
+        if text != self._detail:
+            self._detail = text
+            self._log("update.decided", verdict=text)
+        self._announce()
+
+    def _announce(self) -> None:
+        status = self.status
+        self._publish_status(status)
+        with contextlib.suppress(OSError):  # a full disk must not stop the update that might free it
+            _write_whole(self._settings.folder / "status.json", msgspec.json.encode(status))
+
+    async def _wait_for_work(self, seconds: float | None = None) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
+        self._wake.clear()
+
+
+def _read_root(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UpdateError(f"root metadata {path} cannot be read: {error.strerror}; check update.root") from error
+
+
+def _bundle_of_folder(folder: Path, cohort: str) -> Bundle:
+    """The bundle that a published folder carries for this cohort."""
+    path = folder / "bundles" / f"{cohort}.json"
+    try:
+        return decode_bundle(path.read_bytes())
+    except OSError as error:
+        raise UpdateError(
+            f"{path}: {error.strerror}; name a folder made by nis-ota publish, for cohort {cohort}"
+        ) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Replace a small file at once; readers see the old or the new content. Not made durable: it may be lost."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
