@@ -40,6 +40,8 @@ class Item:
     group: str
     template: str
     split: Split
+    known: tuple[str, ...] | None = None
+    """Findings whose absence is known too; None: all of them. Only these are learned from and scored."""
 
 
 def draw_item(seed: int, split: Split, label: str | None = None, hard: str | None = None) -> Item:
