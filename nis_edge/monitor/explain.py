@@ -1,0 +1,62 @@
+"""An assessment in words for a person: by template, with numbers, and the evidence in the agents' own words. Pure.
+
+What agents wrote is shown as an excerpt on one line, with everything that could control a terminal made visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from nis_edge.wire.codec import visible
+from nis_edge.wire.messages import AgentEvent, Finding, Metric
+
+EXCERPT_CHARS: Final = 96
+EVIDENCE_LINES: Final = 3
+
+
+def excerpt(event: AgentEvent, chars: int = EXCERPT_CHARS) -> str:
+    """Who did what, on one line of at most about ``chars`` characters."""
+    mark = {True: " ok", False: " FAILED", None: ""}[event.ok]
+    subject = f" {event.tool}" if event.tool and event.kind == "tool_result" else ""
+    head = f"{event.agent} {event.kind.replace('_', ' ')}{subject}{mark}"
+    text = " ".join((event.text or "").split())
+    if not text and event.tool and not subject:
+        text = event.tool
+    if len(text) > chars:
+        text = text[: chars - 1].rstrip() + "…"
+    return visible(f"{head}: {text}" if text else head)
+
+
+def finding_lines(finding: Finding, excerpts: Mapping[str, str]) -> list[str]:
+    """A finding as lines: what and who, why, on which evidence, what to do.
+
+    Args:
+        finding: as fused.
+        excerpts: event id -> excerpt, as far as still known.
+    """
+    judged = {"rule": "by rule", "model": "by the model", "rule+model": "by rule and model"}[finding.source]
+    sure = f", confidence {finding.confidence:.0%}" if finding.confidence is not None else ""
+    lines = [
+        f"{finding.label}  {finding.severity}  {visible(', '.join(finding.agents))}  ({judged}{sure})",
+        f"  {visible(finding.text)}",
+    ]
+    shown = [identity for identity in finding.evidence if identity in excerpts][-EVIDENCE_LINES:]
+    lines += [f"  [{visible(identity)}] {excerpts[identity]}" for identity in shown]
+    lines.append(f"  -> {finding.action}")
+    return lines
+
+
+def metric_text(metric: Metric) -> str:
+    """A metric as a person reads it: value, interval, sample; or why there is none."""
+    if metric.value is None:
+        return f"unavailable: {metric.reason}"
+    if metric.unit == "share":
+        value = f"{metric.value:.0%}"
+        if metric.low is not None and metric.high is not None:
+            value += f" ({metric.low:.0%} to {metric.high:.0%})"
+    elif metric.unit == "count":
+        return f"{metric.value:.0f}"
+    else:
+        value = f"{metric.value:.3g} {metric.unit}"
+    return f"{value}, n={metric.n}"
