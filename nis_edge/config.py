@@ -84,7 +84,7 @@ class MonitorOptions:
     """How often the monitor judges."""
 
     tick_s: float = option(1.0, low=0.1, high=60.0)  # without any event
-    pace_s: float = option(0.05, low=0.01, high=10.0)  # least time between two judgements while events arrive
+    pace_s: float = option(0.02, low=0.005, high=10.0)  # least time between two judgements while events arrive
     metrics_s: float = option(2.0, low=0.5, high=300.0)  # between two readings of the device
 
 

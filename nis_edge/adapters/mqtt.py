@@ -38,8 +38,8 @@ CONTENT_TYPE: Final = "application/json"
 REASON_REFUSED: Final = 0x80
 """MQTT 5, 2.4: reason codes from here on are failures."""
 
-REASON_TAKEN_OVER: Final = 0x8E
-"""MQTT 5, 2.4: another client connected with our id."""
+REASON_QUOTA: Final = 0x97
+"""MQTT 5, 2.4: quota exceeded, the one refusal of a message that time heals."""
 
 _PACKET_OVERHEAD_BYTES: Final = 1024
 """Fixed header, topic and properties of one of our messages; measured below 400."""
@@ -93,10 +93,14 @@ class BrokerOptions:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """The broker's answer to a QoS 1 message: ``reason`` is None when it took it, else why not."""
+    """The broker's answer to a QoS 1 message: ``reason`` is None when it took it, else why not.
+
+    ``passes`` says that it may take the same message later.
+    """
 
     message_id: int
     reason: str | None
+    passes: bool = False
 
 
 class Backoff:
@@ -352,7 +356,7 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
 
     def published(_c: Any, _u: Any, mid: int, reason: ReasonCode, properties: Any) -> None:
         refusal = _reason_text(reason, properties) if reason.value >= REASON_REFUSED else None
-        events.cross(events.acknowledge, Acknowledgement(mid, refusal))
+        events.cross(events.acknowledge, Acknowledgement(mid, refusal, reason.value == REASON_QUOTA))
 
     def subscribed(_c: Any, _u: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
         events.cross(events.subscribed, mid, [_reason_text(r, properties) for r in reasons if r.is_failure])

@@ -279,8 +279,11 @@ class Spool:
         self._delete([seq])
         self._tally.parked += moved
         if self._tally.parked > SPOOL_PARKED_MAX:
-            self._db.execute("DELETE FROM parked WHERE seq = (SELECT min(seq) FROM parked)")
+            (rank,) = self._db.execute(
+                "DELETE FROM parked WHERE seq = (SELECT min(seq) FROM parked) RETURNING class"
+            ).fetchone()
             self._tally.parked -= 1
+            self._tally.dropped[_class_of(rank)] += 1
 
     def _write_drops(self, before: _Tally) -> None:
         for kind, records in self._tally.dropped.items():

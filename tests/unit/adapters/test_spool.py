@@ -81,6 +81,7 @@ def test_parked_records_are_bounded(file: Path) -> None:
     spool.commit(refused=[(seq, "no") for seq in range(1, count + 1)])
     assert spool.counts().parked == SPOOL_PARKED_MAX
     assert spool.parked()[0][0].seq == 6
+    assert spool.counts().dropped["assessment"] == 5
 
 
 def test_the_lowest_class_makes_room_first_and_every_drop_is_counted(file: Path) -> None:
