@@ -102,6 +102,8 @@ class _Writing:
             made = source() if callable(source) else source
             if isinstance(made, TernaryMatrix):
                 self._write_scale(spec, made, given=f"{spec.name}.scale" in tensors)
+                if progress is not None:
+                    progress(f"{spec.name}.scale", 4)
                 made = made.packed
             chunks = [made] if isinstance(made, np.ndarray) else made
             self._write_tensor(spec, chunks)

@@ -1,4 +1,4 @@
-"""transformers' BitNet as an oracle: random checkpoints written by its own save_pretrained, and what it computes with them.
+"""transformers' BitNet as an oracle: random checkpoints written by its own save_pretrained, and what it computes.
 
 Importing this module needs torch, transformers and accelerate (the train extra). Run as a script's library by
 record_oracle.py and live by the tests marked `oracle`.
@@ -25,7 +25,7 @@ from transformers.utils.quantization_config import BitNetQuantConfig
 torch._dynamo.config.disable = True
 
 STORAGES = ("master-f32", "master-bf16", "bitlinear", "autobitlinear-packed", "autobitlinear-real")
-"""The ways a checkpoint may store its matrices: the table of nis_edge/pack/huggingface.py, and the two types of master."""
+"""How a checkpoint may store its matrices: the table of nis_edge/pack/huggingface.py, with two types of master."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ CASES = (
 def write_checkpoint(folder: Path, case: Case) -> Path:
     """Write a random checkpoint as transformers saves it.
 
-    The packed autobitlinear checkpoint (as microsoft/bitnet-b1.58-2B-4T ships it) is no output of save_pretrained, which
-    unpacks: it is the bitlinear one with the other class in config.json and the scales turned over.
+    The packed autobitlinear checkpoint (as microsoft/bitnet-b1.58-2B-4T ships it) is no output of save_pretrained,
+    which unpacks: it is the bitlinear one with the other class in config.json and scales that multiply.
     """
     torch.manual_seed(case.seed)
     model = BitNetForCausalLM(BitNetConfig(**case.config))
