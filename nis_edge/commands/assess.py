@@ -49,6 +49,7 @@ METRICS_SHOWN: Final = (
     "coherence",
     "overconfidence",
     "pressure",
+    "agents_silent",
     "event_rate_per_s",
     "failure_probability",
 )

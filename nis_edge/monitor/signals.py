@@ -39,6 +39,7 @@ def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, 
     metrics["device_age_s"] = _device_age(state, t, time_known)
     metrics["event_rate_per_s"] = _event_rate(state, t, time_known)
     metrics["agents"] = _count(len(state.agents))
+    metrics["agents_silent"] = _agents_silent(state, time_known)
     counts = state.counts
     for name, count in (
         ("events_duplicate", counts.duplicates),
@@ -185,6 +186,12 @@ def _device_age(state: MonitorState, t: float, time_known: bool) -> Metric:
     if state.device_t is None:
         return _unavailable("s", "no device readings")
     return Metric(value=t - state.device_t, unit="s", n=1, window_s=None, source="measured")
+
+
+def _agents_silent(state: MonitorState, time_known: bool) -> Metric:
+    if not time_known:
+        return _unavailable("count", "recorded without times")
+    return _count(sum(1 for label, rule, _ in state.open if (label, rule) == ("stalled", "silence")))
 
 
 def _event_rate(state: MonitorState, t: float, time_known: bool) -> Metric:

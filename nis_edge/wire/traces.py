@@ -33,7 +33,7 @@ _FAILED: Final = re.compile(
     re.IGNORECASE,
 )
 _DATA: Final = re.compile(r"\s*(?:[\[{].*[\]}]|-?\d+(?:\.\d+)?)\s*\Z", re.DOTALL)
-_ERROR_FIELD: Final = re.compile(r"[\"'](?:error|exception)[\"']\s*:\s*(?!null|none|\"\"|''|false)", re.IGNORECASE)
+_ERROR_FIELD: Final = re.compile(r"[\"'](?:error|exception)[\"']\s*:\s*(?!\s|null|none|\"\"|''|false)", re.IGNORECASE)
 
 # Names under which recordings file the world's answers: they are no members of the team.
 _WORLD: Final = frozenset({"tool", "tools", "environment", "env", "function", "system", "observation"})
