@@ -97,7 +97,9 @@ def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
     """Write the random models that are not there yet; return the contestants, ours first."""
     package = files / f"{shape.name}.nis"
     if not package.exists():
-        run_writer(sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, "")
+        run_writer(
+            sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, ""
+        )
     entries = [Entry("nis-edge", "nis-edge", package, sys.executable)]
     for head in ("f16", "q6_k"):
         path = files / f"{shape.name}.tq2_0.{head}.gguf"
@@ -163,9 +165,14 @@ def measure(shape: Shape, entries: list[Entry], threads: int, rounds: int) -> li
 
 def about(peer_python: str) -> dict[str, object]:
     """Machine, commit and peer versions: what a reader needs to judge the figures."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     peer = subprocess.run(
-        [peer_python, "-c", "import llama_cpp; print(llama_cpp.__version__)"], capture_output=True, text=True, check=False
+        [peer_python, "-c", "import llama_cpp; print(llama_cpp.__version__)"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "cpu": cpu_model(),

@@ -15,7 +15,8 @@ from bench.engine.shapes import Shape
 
 # Bytes of four 2-bit codes, each 0, 1 or 2: the only valid ones in a ternary block.
 VALID_CODE_BYTES = np.array(
-    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], dtype=np.uint8
+    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)],
+    dtype=np.uint8,
 )
 BLOCK_WEIGHTS = 256
 BLOCK_CODE_BYTES = 64
@@ -25,7 +26,9 @@ def random_tq2_0(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     """Random TQ2_0 bytes, uint8 [rows, columns / 256 * 66]; real weights have a standard deviation near columns ** -0.5."""
     blocks = columns // BLOCK_WEIGHTS
     data = np.empty((rows, blocks, BLOCK_CODE_BYTES + 2), dtype=np.uint8)
-    data[:, :, :BLOCK_CODE_BYTES] = VALID_CODE_BYTES[rng.integers(0, 81, (rows, blocks, BLOCK_CODE_BYTES), dtype=np.uint8)]
+    data[:, :, :BLOCK_CODE_BYTES] = VALID_CODE_BYTES[
+        rng.integers(0, 81, (rows, blocks, BLOCK_CODE_BYTES), dtype=np.uint8)
+    ]
     scale = np.array([(1.5 / columns) ** 0.5], dtype=np.float16)
     data[:, :, BLOCK_CODE_BYTES:] = scale.view(np.uint8)
     return data.reshape(rows, -1)
@@ -63,7 +66,9 @@ def write_random_gguf(path: Path, shape: Shape, head: str = "f16", seed: int = 0
         # The values of a random head do not matter, its bytes do: valid Q6_K blocks of 210 bytes per 256 weights.
         blocks = rng.integers(0, 256, (shape.vocab, shape.hidden // 256, 210), dtype=np.uint8)
         blocks[:, :, 208:] = np.array([0.001], dtype=np.float16).view(np.uint8)
-        writer.add_tensor("token_embd.weight", blocks.reshape(shape.vocab, -1), raw_dtype=gguf.GGMLQuantizationType.Q6_K)
+        writer.add_tensor(
+            "token_embd.weight", blocks.reshape(shape.vocab, -1), raw_dtype=gguf.GGMLQuantizationType.Q6_K
+        )
 
     def norm(name: str, size: int) -> None:
         writer.add_tensor(name, np.ones(size, dtype=np.float32))

@@ -12,7 +12,8 @@ from nis_edge.pack.writer import Source, write_package
 
 # Bytes of four 2-bit codes, each 0, 1 or 2.
 VALID_CODE_BYTES = np.array(
-    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], dtype=np.uint8
+    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)],
+    dtype=np.uint8,
 )
 
 

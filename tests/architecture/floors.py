@@ -106,7 +106,11 @@ def _inner_faults(module: str, room: str, floor: int, imported: str) -> Iterable
     if floor == ROOF:
         return ()
     if room == "nis_edge.adapters" and imported_room == room:
-        return () if imported in SHARED_ADAPTER_GROUND or imported == module else (f"adapters never import each other ({imported})",)
+        return (
+            ()
+            if imported in SHARED_ADAPTER_GROUND or imported == module
+            else (f"adapters never import each other ({imported})",)
+        )
     if imported_room == room:
         return ()
     if floor == 2 and imported_floor == 2 and room == "nis_edge.engine" and imported_room == "nis_edge.native":

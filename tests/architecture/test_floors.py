@@ -53,7 +53,10 @@ def test_a_violated_floor_is_named(module: str, source: str, complaint: str) -> 
     [
         ("nis_edge.wire.codec", "from nis_edge.errors import EventFormatError\nimport msgspec"),
         ("nis_edge.engine.model", "from nis_edge.native.binding import Library"),
-        ("nis_edge.monitor.machine", "from nis_edge.monitor.rules import RULES\nfrom nis_edge.wire.messages import Finding"),
+        (
+            "nis_edge.monitor.machine",
+            "from nis_edge.monitor.rules import RULES\nfrom nis_edge.wire.messages import Finding",
+        ),
         ("nis_edge.adapters.mqtt", "import socket\nfrom nis_edge.wire.topics import topic"),
         ("nis_edge.daemon", "from nis_edge.adapters.mqtt import Link\nimport asyncio"),
     ],
