@@ -129,6 +129,9 @@ SENSOR_FILE_BYTES_MAX: Final = 4 * KIB
 SENSOR_DIRECTORIES_MAX: Final = 256
 """hwmon, powercap or power_supply entries looked at; a large server has some dozens."""
 
+BENCH_RUNS_MAX: Final = 2_000_000
+"""Runs of one workload in a benchmark; their durations are kept, 16 MB at most."""
+
 METER_SAMPLES_MAX: Final = 600_000
 """Power readings kept for one benchmark: ten minutes at 1000 per second."""
 
