@@ -26,7 +26,7 @@ LIBRARY = "nis_edge.native.libnis_engine"
 # link-time optimisation is not used, because the float parts promise the same bits on every CPU.
 COMPILE_FLAGS = [
     "-std=c11", "-O3", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
-    "-fno-fast-math", "-fno-lto", "-fstack-protector-strong", "-Wall", "-Wextra", "-Werror=implicit-function-declaration",
+    "-fno-fast-math", "-fno-lto", "-fstack-protector-strong", "-Wall", "-Wextra",
 ]  # fmt: skip
 LINK_FLAGS = ["-shared", "-pthread", "-Wl,-z,relro,-z,now", "-Wl,--no-undefined", "-lm"]
 
@@ -39,7 +39,7 @@ class BuildEngine(build_ext):
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile and link, then put the library in its place at once: a running process may have the old one mapped."""
+        """Compile and link, then replace the library whole: a running process may have the old one mapped."""
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         compiler = shlex.split(os.environ.get("CC", "cc"))

@@ -1,0 +1,237 @@
+"""A model over a mapped package: the weights stay in the file's pages, shared by every process that maps it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from nis_edge.engine import library
+from nis_edge.engine.session import Session
+from nis_edge.engine.tokenizer import Tokenizer
+from nis_edge.errors import ModelError
+from nis_edge.pack.layout import MATRICES, Manifest
+from nis_edge.pack.reader import Package, open_package
+
+THREADS_MAX: Final = 256
+"""NIS_THREADS_MAX of nis_edge/native/model.h."""
+
+_NORMS: Final = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
+
+
+class Model:
+    """An open model. Made by ``Model.open``; a context manager.
+
+    Several threads may use sessions of one model; their passes run one after another.
+    """
+
+    def __init__(self, package: Package, *, threads: int = 1, isa: str | None = None) -> None:
+        """Build the engine's model over an open package, which it takes over and closes.
+
+        Args:
+            package: an open package.
+            threads: 1 to 256, the caller's included.
+            isa: name of an instruction set; None takes the best this CPU offers.
+
+        Raises:
+            ModelError: the architecture is beyond what the engine runs; the builder of the model acts.
+            KernelUnavailableError: the instruction set is not offered here.
+            DeviceError: not enough memory or threads, or the engine is not installed rightly.
+        """
+        if not 1 <= threads <= THREADS_MAX:
+            raise ModelError(f"{package.path}: {threads} threads, must be 1 to {THREADS_MAX}")
+        self._package = package
+        self._library = library.load()
+        self._pointer: ctypes.c_void_p | None = None
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._tokenizer: Tokenizer | None = None
+        self._tensors: Mapping[str, npt.NDArray[Any]] = package.tensors  # keeps the map alive
+        self._task_heads = sorted(package.manifest.architecture.task_heads)
+        self.threads = threads
+        self._pointer = self._create(threads, isa)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, threads: int = 1, isa: str | None = None) -> Model:
+        """Open a package and make it ready to run; nothing is copied.
+
+        Args:
+            path: of the `.nis` file.
+            threads: 1 to 256, the caller's included.
+            isa: name of an instruction set; None takes the best this CPU offers.
+
+        Raises:
+            PackFormatError: the file is no package or is damaged; the builder of the model acts.
+            ModelError, KernelUnavailableError, DeviceError: as the constructor.
+        """
+        package = open_package(path)
+        try:
+            return cls(package, threads=threads, isa=isa)
+        except BaseException:
+            package.close()
+            raise
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the package says about itself."""
+        return self._package.manifest
+
+    @property
+    def package(self) -> Package:
+        """The package the weights are read from."""
+        return self._package
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set in use."""
+        name: bytes = self._library.nis_model_isa(self.pointer)
+        return name.decode()
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The package's tokenizer, made when first asked for; None if it has none.
+
+        Raises:
+            ModelError: its bytes are no tokenizer; the builder of the model acts.
+        """
+        if self._tokenizer is None and self.manifest.tokenizer.kind == "tokenizers-json":
+            raw = self._tensors["tokenizer"].tobytes()
+            self._tokenizer = Tokenizer.from_bytes(raw, self.manifest.tokenizer.specials)
+        return self._tokenizer
+
+    @property
+    def pointer(self) -> ctypes.c_void_p:
+        """The engine's handle.
+
+        Raises:
+            ModelError: the model is closed.
+        """
+        if self._pointer is None:
+            raise ModelError(f"{self._package.path}: the model is closed")
+        return self._pointer
+
+    def session(self, max_positions: int | None = None, *, kv: str = "F32") -> Session:
+        """Start a conversation with the model.
+
+        Args:
+            max_positions: 1 to the manifest's context, which is also the default. Memory is taken as they fill.
+            kv: how keys and values are kept: "F32", or "F16" in half the memory. Logits differ between the two, but
+                each is the same bits on every CPU.
+
+        Raises:
+            ModelError: positions or dtype out of range.
+            DeviceError: not enough memory.
+        """
+        context = self.manifest.architecture.context
+        positions = context if max_positions is None else max_positions
+        if not 1 <= positions <= context:
+            raise ModelError(
+                f"{self._package.path}: a session of {positions} positions, the model allows 1 to {context}"
+            )
+        if kv not in ("F32", "F16"):
+            raise ModelError(f"{self._package.path}: keys and values are kept as F32 or F16, not {kv!r}")
+        pointer = ctypes.c_void_p()
+        status = self._library.nis_session_create(self.pointer, positions, library.DTYPES[kv], ctypes.byref(pointer))
+        if status != library.OK:
+            raise library.error_of(status, f"{self._package.path}: a session of {positions} positions")
+        outputs = [len(self.manifest.architecture.task_heads[name].outputs) for name in self._task_heads]
+        session = Session(self, pointer, positions, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
+        self._sessions.add(session)
+        return session
+
+    def close(self) -> None:
+        """Close the sessions, free the engine's memory and let go of the file. May be called again."""
+        for session in list(self._sessions):
+            session.close()
+        if self._pointer is not None:
+            status = self._library.nis_model_free(self._pointer)
+            if status != library.OK:
+                raise library.error_of(status, f"{self._package.path}: can't be closed")
+            self._pointer = None
+            self._tensors = {}
+            self._package.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None) is not None:
+            self.close()
+
+    def _create(self, threads: int, isa: str | None) -> ctypes.c_void_p:
+        weights = self._weights()
+        pointer = ctypes.c_void_p()
+        message = ctypes.create_string_buffer(library.MESSAGE_BYTES)
+        status = self._library.nis_model_create(
+            ctypes.byref(weights),
+            isa.encode() if isa else None,
+            threads,
+            ctypes.byref(pointer),
+            message,
+            len(message),
+        )
+        if status != library.OK:
+            raise library.error_of(status, str(self._package.path), message.value.decode(errors="replace"))
+        return pointer
+
+    def _weights(self) -> library.Weights:
+        """The engine's description of the package; the engine copies it, but not the tensors."""
+        manifest = self.manifest
+        shape = manifest.architecture
+        sizes = ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocab", "context")
+        weights = library.Weights(
+            architecture=library.Architecture(
+                **{name: getattr(shape, name) for name in sizes},
+                activation=library.ACTIVATIONS[shape.activation],
+                sub_norms=int(shape.sub_norms),
+                norm_eps=shape.norm_eps,
+                rope_theta=shape.rope_theta,
+            ),
+            embed=self._tensor("embed"),
+            embed_dtype=library.DTYPES[manifest.quantisation.embed],
+            norm=self._tensor("norm"),
+            layers=self._layers("trunk", shape.layers),
+            task_heads=self._heads(),
+            task_head_count=len(self._task_heads),
+        )
+        if not shape.tied_head:
+            weights.head = self._tensor("head")
+            weights.head_dtype = library.DTYPES[manifest.quantisation.head or ""]
+        return weights
+
+    def _heads(self) -> ctypes.Array[library.TaskHead]:
+        heads = (library.TaskHead * max(1, len(self._task_heads)))()
+        for head, name in zip(heads, self._task_heads, strict=False):
+            described = self.manifest.architecture.task_heads[name]
+            head.layers = self._layers(f"heads.{name}", described.layers)
+            head.layer_count = described.layers
+            head.outputs = len(described.outputs)
+            head.norm = self._tensor(f"heads.{name}.norm")
+            head.projection = self._tensor(f"heads.{name}.projection")
+            head.bias = self._tensor(f"heads.{name}.bias")
+        return heads
+
+    def _layers(self, stack: str, count: int) -> ctypes.Array[library.Layer]:
+        layers = (library.Layer * max(1, count))()
+        for index, layer in enumerate(layers[:count]):
+            for name in _NORMS:
+                if f"{stack}.{index}.{name}" in self._tensors:
+                    setattr(layer, name, self._tensor(f"{stack}.{index}.{name}"))
+            for name in MATRICES:
+                scale = float(self._tensors[f"{stack}.{index}.{name}.scale"][0])
+                setattr(layer, name, library.Ternary(self._tensor(f"{stack}.{index}.{name}"), scale))
+        return layers
+
+    def _tensor(self, name: str) -> library.Tensor:
+        array = self._tensors[name]
+        assert array.flags.c_contiguous
+        return library.Tensor(array.ctypes.data, array.nbytes)

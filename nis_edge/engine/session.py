@@ -1,0 +1,184 @@
+"""One conversation with a model: what it has read so far, and the questions one may ask of it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nis_edge.engine import library
+from nis_edge.errors import ModelError
+
+if TYPE_CHECKING:
+    from nis_edge.engine.model import Model
+
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Tokens: TypeAlias = Sequence[int] | npt.NDArray[Any]
+
+
+class Session:
+    """Keys, values and the residual stream of the positions read so far. Made by ``Model.session``.
+
+    A session belongs to one thread at a time; a second one gets an error. A call that raises leaves the session where
+    it was. Logits are the same bits for every instruction set, number of threads and division into calls.
+    """
+
+    def __init__(
+        self, model: Model, pointer: ctypes.c_void_p, max_positions: int, heads: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Take over an engine's session.
+
+        Args:
+            model: it belongs to.
+            pointer: the engine's handle.
+            max_positions: how many it can hold.
+            heads: task head's name -> (number in the engine, count of outputs).
+        """
+        self._model = model
+        self._library = library.load()
+        self._pointer: ctypes.c_void_p | None = pointer
+        self._heads = heads
+        self._where = str(model.package.path)
+        self._vocab = model.manifest.architecture.vocab
+        self.max_positions = max_positions
+
+    @property
+    def position(self) -> int:
+        """How many tokens were read."""
+        return int(self._library.nis_session_position(self._handle()))
+
+    def forward(self, tokens: Tokens, all_positions: bool = False) -> Float32Array:
+        """Read tokens and say what comes next.
+
+        Args:
+            tokens: integers [n], n at least 1, each 0 to vocab - 1.
+            all_positions: logits after every one of them instead of after the last.
+
+        Returns:
+            float32 [vocab], or [n, vocab].
+
+        Raises:
+            ModelError: bad tokens, a full session, a session in use by another thread, or weights that compute
+                something that is not finite.
+        """
+        ids = self._checked(tokens)
+        logits = np.empty((ids.size, self._vocab) if all_positions else self._vocab, dtype=np.float32)
+        self._forward(ids, library.ALL_LOGITS if all_positions else library.LAST_LOGITS, logits)
+        return logits
+
+    def feed(self, tokens: Tokens) -> None:
+        """Read tokens without asking for logits, which is cheaper. Arguments and errors as ``forward``."""
+        self._forward(self._checked(tokens), library.NO_LOGITS, None)
+
+    def greedy(self, first: int, count: int, stop: int | None = None) -> list[int]:
+        """Read a token, then let the model continue with its most likely ones, all in one call of the engine.
+
+        Args:
+            first: the token to read.
+            count: how many to make at most; the session must have room for as many.
+            stop: end after this one was made.
+
+        Returns:
+            The tokens made; the last one has not been read.
+
+        Raises:
+            ModelError: as ``forward``; then nothing was read.
+        """
+        ids = self._checked([first])
+        if not 1 <= count <= self.max_positions - self.position:
+            raise ModelError(
+                f"{self._where}: {count} tokens to make, the session has room for {self.max_positions - self.position}"
+            )
+        made = np.empty(count, dtype=np.int32)
+        made_count = ctypes.c_size_t()
+        status = self._library.nis_session_greedy(
+            self._handle(),
+            int(ids[0]),
+            -1 if stop is None else int(stop),
+            count,
+            made.ctypes.data,
+            ctypes.byref(made_count),
+        )
+        self._raise(status)
+        return [int(token) for token in made[: made_count.value]]
+
+    def head(self, name: str) -> Float32Array:
+        """Ask a task head about the last position; only its own layers run, over positions it has not seen.
+
+        Args:
+            name: of the head.
+
+        Returns:
+            float32 [outputs], before any sigmoid.
+
+        Raises:
+            ModelError: no such head, nothing read yet, or as ``forward``.
+        """
+        if name not in self._heads:
+            raise ModelError(f"{self._where}: has no task head {name!r}; it has {', '.join(self._heads) or 'none'}")
+        number, count = self._heads[name]
+        outputs = np.empty(count, dtype=np.float32)
+        self._raise(self._library.nis_session_head(self._handle(), number, outputs.ctypes.data))
+        return outputs
+
+    def rewind(self, position: int) -> None:
+        """Keep the first positions and forget the rest.
+
+        Args:
+            position: how many to keep, 0 to ``self.position``.
+
+        Raises:
+            ModelError: more than there are.
+        """
+        if not 0 <= position <= self.position:
+            raise ModelError(f"{self._where}: can't rewind to {position}, the session stands at {self.position}")
+        self._raise(self._library.nis_session_rewind(self._handle(), position))
+
+    def cancel(self) -> None:
+        """From any thread: let the pass under way, or the next one, end early with a ModelError."""
+        self._library.nis_session_cancel(self._handle())
+
+    def close(self) -> None:
+        """Free the memory. May be called again."""
+        if self._pointer is not None:
+            self._library.nis_session_free(self._pointer)
+            self._pointer = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None) is not None:
+            self.close()
+
+    def _handle(self) -> ctypes.c_void_p:
+        if self._pointer is None:
+            raise ModelError(f"{self._where}: the session is closed")
+        return self._pointer
+
+    def _checked(self, tokens: Tokens) -> npt.NDArray[np.int32]:
+        """Tokens as the engine wants them, once they are what they must be."""
+        ids = np.asarray(tokens)
+        if ids.ndim != 1 or ids.size < 1 or ids.dtype.kind not in "iu":
+            raise ModelError(f"{self._where}: tokens must be a sequence of one or more integers")
+        bad = np.flatnonzero((ids < 0) | (ids >= self._vocab))
+        if bad.size:
+            raise ModelError(
+                f"{self._where}: token {ids[bad[0]]} at index {bad[0]} is outside the vocabulary of {self._vocab}"
+            )
+        return np.ascontiguousarray(ids, dtype=np.int32)
+
+    def _forward(self, ids: npt.NDArray[np.int32], wanted: int, logits: Float32Array | None) -> None:
+        status = self._library.nis_session_forward(
+            self._handle(), ids.ctypes.data, ids.size, wanted, None if logits is None else logits.ctypes.data
+        )
+        if status == library.FULL:
+            raise ModelError(
+                f"{self._where}: {ids.size} more tokens do not fit, the session stands at {self.position} of"
+                f" {self.max_positions} positions"
+            )
+        self._raise(status)
+
+    def _raise(self, status: int) -> None:
+        if status != library.OK:
+            raise library.error_of(status, self._where)

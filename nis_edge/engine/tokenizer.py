@@ -1,0 +1,68 @@
+"""Text to token ids and back, by the tokenizer.json that travels in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nis_edge.errors import ModelError
+
+
+class Tokenizer:
+    """A package's tokenizer; adds no special tokens of its own, the caller names those it wants."""
+
+    def __init__(self, tokenizer: Any, specials: Mapping[str, int]) -> None:
+        """Take a ``tokenizers.Tokenizer`` and the ids of the special tokens by name."""
+        self._tokenizer = tokenizer
+        self._specials = dict(specials)
+
+    @classmethod
+    def from_bytes(cls, tokenizer_json: bytes, specials: Mapping[str, int] | None = None) -> Tokenizer:
+        """Make a tokenizer.
+
+        Args:
+            tokenizer_json: what Hugging Face tokenizers saves.
+            specials: name -> id of special tokens, as the manifest lists them.
+
+        Raises:
+            ModelError: the bytes are no tokenizer; the builder of the model acts.
+        """
+        import tokenizers
+
+        try:
+            tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
+        except Exception as error:  # tokenizers raises the bare Exception
+            raise ModelError(f"the package's tokenizer can't be read ({error}); pack the model again") from error
+        return cls(tokenizer, specials or {})
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: any; bytes that are no UTF-8 can't occur in a str, lone surrogates are replaced.
+        """
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        ids: list[int] = self._tokenizer.encode(clean, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; special tokens leave none."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def special(self, name: str) -> int:
+        """The id of a special token.
+
+        Args:
+            name: as the manifest lists it, or as the tokenizer itself writes it.
+
+        Raises:
+            ModelError: there is none of that name; the builder of the model acts.
+        """
+        known = self._specials.get(name)
+        if known is None:
+            known = self._tokenizer.token_to_id(name)
+        if known is None:
+            listed = ", ".join(sorted(self._specials)) or "none"
+            raise ModelError(f"the tokenizer has no special token {name!r}; the package lists {listed}")
+        return int(known)

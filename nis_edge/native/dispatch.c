@@ -1,0 +1,42 @@
+/* Chooses the kernels: one table, best first. */
+#include <string.h>
+
+#include "kernels.h"
+
+static bool everywhere(const nis_cpu *cpu) {
+    (void)cpu;
+    return true;
+}
+#if defined(__x86_64__)
+static bool avx2(const nis_cpu *cpu) { return cpu->avx2_fma_f16c; }
+#elif defined(__aarch64__)
+static bool neon(const nis_cpu *cpu) { return cpu->neon; }
+static bool dotprod(const nis_cpu *cpu) { return cpu->neon && cpu->dotprod; }
+#endif
+
+static const nis_kernels table[] = {
+#if defined(__x86_64__)
+    {"avx2", avx2, nis_gemv_t2_i8_avx2, nis_gemm_t2_i8_avx2, &nis_float_avx2},
+#elif defined(__aarch64__)
+    {"neondot", dotprod, nis_gemv_t2_i8_neondot, nis_gemm_t2_i8_neondot, &nis_float_neon},
+    {"neon", neon, nis_gemv_t2_i8_neon, nis_gemm_t2_i8_neon, &nis_float_neon},
+#endif
+    {"scalar", everywhere, nis_gemv_t2_i8_scalar, nis_gemm_t2_i8_scalar, &nis_float_scalar},
+};
+
+const nis_kernels *nis_kernels_named(const char *name) {
+    const nis_cpu cpu = nis_cpu_detect();
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (!table[i].offered_by(&cpu)) continue;
+        if (name == NULL || strcmp(name, table[i].name) == 0) return &table[i];
+    }
+    return NULL;
+}
+
+const char *nis_isa_offered(uint32_t index) {
+    const nis_cpu cpu = nis_cpu_detect();
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (table[i].offered_by(&cpu) && index-- == 0) return table[i].name;
+    }
+    return NULL;
+}

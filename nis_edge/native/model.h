@@ -1,0 +1,124 @@
+/* What a model and a session hold (internal). Shapes stand beside each tensor. */
+#ifndef NIS_MODEL_H
+#define NIS_MODEL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "kernels.h"
+#include "nis_engine.h"
+#include "threads.h"
+
+enum {
+    /* Tokens that travel through the layers together: each weight is read from memory once per chunk. 64 make the
+     * stream of weights a twentieth of the arithmetic and the buffers below a few megabytes. */
+    NIS_CHUNK_TOKENS = 64,
+
+    /* Bounds of an architecture: generous against every published model, small enough that no product below overflows
+     * 64 bits and that a position's angle stays inside rope.c's range. */
+    NIS_LAYERS_MAX = 1024,
+    NIS_HEADS_MAX = 1024,
+    NIS_HEAD_DIM_MAX = 1024,
+    NIS_CONTEXT_MAX = 1 << 20,
+    NIS_TASK_HEADS_MAX = 64,
+    NIS_OUTPUTS_MAX = 4096,
+    NIS_THREADS_MAX = 256,
+};
+
+/* A packed matrix that was checked. */
+typedef struct {
+    const uint8_t *codes; /* [row blocks][column groups] blocks of ternary.h */
+    size_t rows, columns;
+    float scale;
+} matrix;
+
+typedef struct {
+    const float *attn_norm, *attn_sub_norm, *ffn_norm, *ffn_sub_norm; /* [hidden] [heads*head_dim] [hidden] [ffn] */
+    matrix q, k, v, o, gate, up, down;
+} layer;
+
+typedef struct {
+    layer *layers; /* [layer_count] */
+    size_t layer_count;
+} stack;
+
+typedef struct {
+    stack stack;
+    size_t outputs;
+    const float *norm, *projection, *bias; /* [hidden] [outputs, hidden] [outputs] */
+} task_head;
+
+/* Activations quantised per token, padded with zeros to whole column groups. */
+typedef struct {
+    int8_t *values; /* [NIS_CHUNK_TOKENS, stride] */
+    size_t stride;
+    float *scales; /* [NIS_CHUNK_TOKENS]: value = round(x * scale) */
+    int32_t *sums; /* [NIS_CHUNK_TOKENS] */
+} quantised;
+
+/* One pass's buffers; a model runs one pass at a time. Rows are tokens of the chunk. */
+typedef struct {
+    float *x;        /* [chunk, hidden]: the residual stream */
+    float *normed;   /* [chunk, max(hidden, heads*head_dim, ffn)] */
+    float *q;        /* [chunk, heads*head_dim] */
+    float *k, *v;    /* [chunk, kv_heads*head_dim] */
+    float *attended; /* [chunk, heads*head_dim] */
+    float *gate, *up; /* [chunk, ffn] */
+    quantised quantised;
+    float *scores; /* [threads, context] */
+} buffers;
+
+struct nis_model {
+    nis_architecture a;
+    const nis_kernels *kernels;
+    const void *embed, *head; /* [vocab, hidden] */
+    nis_dtype embed_dtype, head_dtype;
+    const float *norm; /* [hidden] */
+    stack trunk;
+    task_head *task_heads; /* [task_head_count] */
+    size_t task_head_count;
+
+    nis_pool *pool;
+    pthread_mutex_t pass_lock; /* held during a pass; guards what follows */
+    buffers buffers;
+    float *frequencies;        /* [head_dim / 2] */
+    float *cosines, *sines;    /* [context, head_dim / 2], filled up to angles_ready */
+    size_t angles_ready;
+    atomic_size_t session_count;
+};
+
+/* Keys and values of one stack: [layers][kv_heads][max_positions][head_dim] each, after rotation. */
+typedef struct {
+    void *keys, *values;
+} kv_cache;
+
+typedef struct {
+    kv_cache cache; /* allocated when first asked */
+    size_t seen;    /* positions whose keys and values are in the cache */
+    float *outputs; /* [outputs] */
+    bool answered;  /* outputs belong to position seen - 1 */
+} task_state;
+
+struct nis_session {
+    nis_model *model;
+    size_t max_positions;
+    nis_dtype kv_dtype;
+    kv_cache trunk;
+    float *residuals;  /* [max_positions, hidden]: the trunk's output before the final norm; only with task heads */
+    task_state *tasks; /* [task_head_count] */
+    size_t position;
+    float *logits; /* [vocab], allocated when greedy is first called */
+    atomic_bool busy;
+    atomic_bool cancelled;
+};
+
+/* forward.c: the transformer step. The caller holds pass_lock. */
+
+/* Runs `count` tokens at positions position.. through the trunk; logits as nis_session_forward says. Leaves
+ * session->position alone. */
+nis_status nis_pass_tokens(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted, float *logits);
+/* Brings task head `index` up to session->position and leaves its outputs in session->tasks[index].outputs. */
+nis_status nis_pass_task_head(nis_session *session, size_t index);
+
+#endif

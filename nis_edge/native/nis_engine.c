@@ -1,0 +1,507 @@
+/* The public calls: every argument is checked here, so that forward.c may trust what it is given. */
+#include "nis_engine.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "float_environment.h"
+#include "model.h"
+#include "rope.h"
+
+uint32_t nis_abi(void) { return NIS_ABI; }
+
+const char *nis_status_text(nis_status status) {
+    switch (status) {
+        case NIS_OK: return "done";
+        case NIS_ARGUMENT: return "an argument is not acceptable";
+        case NIS_SHAPE: return "an architecture or tensor size is not acceptable";
+        case NIS_NO_MEMORY: return "not enough memory";
+        case NIS_NO_KERNEL: return "the instruction set is not compiled in or not offered by this CPU";
+        case NIS_TOKEN: return "a token is outside the vocabulary";
+        case NIS_FULL: return "more positions than the session holds";
+        case NIS_NOT_FINITE: return "the activations are not finite: the weights are damaged or unusable";
+        case NIS_BUSY: return "in use by another thread, or by sessions that are still open";
+        case NIS_CANCELLED: return "cancelled";
+        case NIS_EMPTY: return "the session holds no position yet";
+        case NIS_FORKED: return "the model was opened before fork(); open it in this process";
+        case NIS_NO_THREAD: return "the operating system refused a thread";
+    }
+    return "unknown status";
+}
+
+/* ---- checking a model -------------------------------------------------------------------------------------------- */
+
+/* Where a check stands, so that a message can name the tensor: "layer 3 of the trunk: gate". */
+typedef struct {
+    char *message;
+    size_t message_bytes;
+    char where[64];
+} complaint;
+
+__attribute__((format(printf, 3, 4))) static nis_status refuse(const complaint *c, nis_status status,
+                                                               const char *format, ...) {
+    if (c->message && c->message_bytes > 0) {
+        const int used = snprintf(c->message, c->message_bytes, "%s%s", c->where, c->where[0] ? ": " : "");
+        if (used >= 0 && (size_t)used < c->message_bytes) {
+            va_list arguments;
+            va_start(arguments, format);
+            vsnprintf(c->message + used, c->message_bytes - (size_t)used, format, arguments);
+            va_end(arguments);
+        }
+    }
+    return status;
+}
+
+static nis_status check_architecture(const nis_architecture *a, const complaint *c) {
+    const struct {
+        const char *name;
+        uint32_t value, highest;
+    } sizes[] = {
+        {"hidden", a->hidden, NIS_COLUMNS_MAX}, {"ffn", a->ffn, NIS_COLUMNS_MAX},
+        {"layers", a->layers, NIS_LAYERS_MAX},  {"heads", a->heads, NIS_HEADS_MAX},
+        {"kv_heads", a->kv_heads, NIS_HEADS_MAX}, {"head_dim", a->head_dim, NIS_HEAD_DIM_MAX},
+        {"vocab", a->vocab, NIS_ROWS_MAX},      {"context", a->context, NIS_CONTEXT_MAX},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].value < 1 || sizes[i].value > sizes[i].highest) {
+            return refuse(c, NIS_SHAPE, "%s is %u, must be 1 to %u", sizes[i].name, sizes[i].value, sizes[i].highest);
+        }
+    }
+    if (a->heads % a->kv_heads) {
+        return refuse(c, NIS_SHAPE, "%u heads are no multiple of %u kv_heads", a->heads, a->kv_heads);
+    }
+    if (a->head_dim % 2) return refuse(c, NIS_SHAPE, "head_dim %u is odd, rotation needs pairs", a->head_dim);
+    if ((uint64_t)a->heads * a->head_dim > NIS_COLUMNS_MAX) {
+        return refuse(c, NIS_SHAPE, "heads * head_dim exceeds %d", NIS_COLUMNS_MAX);
+    }
+    if (a->activation > NIS_SILU) return refuse(c, NIS_SHAPE, "activation %u is unknown", a->activation);
+    if (a->sub_norms > 1) return refuse(c, NIS_SHAPE, "sub_norms is %u, must be 0 or 1", a->sub_norms);
+    if (!(a->norm_eps > 0.0f && a->norm_eps <= 1.0f)) {
+        return refuse(c, NIS_SHAPE, "norm_eps must lie above 0 and at most at 1");
+    }
+    if (!(a->rope_theta > 1.0 && a->rope_theta <= 1e12)) {
+        return refuse(c, NIS_SHAPE, "rope_theta must lie above 1 and at most at 1e12");
+    }
+    return NIS_OK;
+}
+
+static nis_status take_floats(const nis_tensor *t, size_t count, const char *name, const float **floats,
+                              const complaint *c) {
+    if (!t->data) return refuse(c, NIS_SHAPE, "%s is missing", name);
+    if (t->bytes != (uint64_t)count * sizeof(float)) {
+        return refuse(c, NIS_SHAPE, "%s has %llu bytes, needs %zu float32", name, (unsigned long long)t->bytes, count);
+    }
+    if ((uintptr_t)t->data % sizeof(float)) return refuse(c, NIS_SHAPE, "%s is not aligned to 4 bytes", name);
+    *floats = t->data;
+    return NIS_OK;
+}
+
+static nis_status take_rows(const nis_tensor *t, uint32_t dtype, size_t rows, size_t columns, const char *name,
+                            const complaint *c) {
+    if (dtype > NIS_BF16) return refuse(c, NIS_SHAPE, "%s has unknown dtype %u", name, dtype);
+    const size_t size = dtype == NIS_F32 ? 4 : 2;
+    if (!t->data) return refuse(c, NIS_SHAPE, "%s is missing", name);
+    if (t->bytes != (uint64_t)rows * columns * size) {
+        return refuse(c, NIS_SHAPE, "%s has %llu bytes, needs [%zu, %zu] of %zu bytes", name,
+                      (unsigned long long)t->bytes, rows, columns, size);
+    }
+    if ((uintptr_t)t->data % size) return refuse(c, NIS_SHAPE, "%s is not aligned to %zu bytes", name, size);
+    return NIS_OK;
+}
+
+static nis_status take_matrix(const nis_ternary *t, size_t rows, size_t columns, const char *name, matrix *m,
+                              const complaint *c) {
+    const uint64_t bytes = (uint64_t)nis_row_blocks(rows) * nis_column_groups(columns) * NIS_BLOCK_BYTES;
+    if (!t->codes.data) return refuse(c, NIS_SHAPE, "%s is missing", name);
+    if (t->codes.bytes != bytes) {
+        return refuse(c, NIS_SHAPE, "%s has %llu bytes, [%zu, %zu] packs into %llu", name,
+                      (unsigned long long)t->codes.bytes, rows, columns, (unsigned long long)bytes);
+    }
+    if ((uintptr_t)t->codes.data % NIS_UNIT_BYTES) {
+        return refuse(c, NIS_SHAPE, "%s is not aligned to %d bytes", name, NIS_UNIT_BYTES);
+    }
+    if (!isfinite(t->scale)) return refuse(c, NIS_SHAPE, "the scale of %s is not finite", name);
+    *m = (matrix){t->codes.data, rows, columns, t->scale};
+    return NIS_OK;
+}
+
+#define TRY(call)                                \
+    do {                                         \
+        const nis_status try_status = (call);    \
+        if (try_status != NIS_OK) return try_status; \
+    } while (0)
+
+static nis_status take_layer(const nis_architecture *a, const nis_layer *from, layer *to, const complaint *c) {
+    const size_t attended = (size_t)a->heads * a->head_dim, kv = (size_t)a->kv_heads * a->head_dim;
+    TRY(take_floats(&from->attn_norm, a->hidden, "attn_norm", &to->attn_norm, c));
+    TRY(take_floats(&from->ffn_norm, a->hidden, "ffn_norm", &to->ffn_norm, c));
+    if (a->sub_norms) {
+        TRY(take_floats(&from->attn_sub_norm, attended, "attn_sub_norm", &to->attn_sub_norm, c));
+        TRY(take_floats(&from->ffn_sub_norm, a->ffn, "ffn_sub_norm", &to->ffn_sub_norm, c));
+    }
+    TRY(take_matrix(&from->q, attended, a->hidden, "q", &to->q, c));
+    TRY(take_matrix(&from->k, kv, a->hidden, "k", &to->k, c));
+    TRY(take_matrix(&from->v, kv, a->hidden, "v", &to->v, c));
+    TRY(take_matrix(&from->o, a->hidden, attended, "o", &to->o, c));
+    TRY(take_matrix(&from->gate, a->ffn, a->hidden, "gate", &to->gate, c));
+    TRY(take_matrix(&from->up, a->ffn, a->hidden, "up", &to->up, c));
+    return take_matrix(&from->down, a->hidden, a->ffn, "down", &to->down, c);
+}
+
+static nis_status take_stack(const nis_architecture *a, const nis_layer *layers, size_t count, const char *name,
+                             stack *to, complaint *c) {
+    if (count > NIS_LAYERS_MAX) return refuse(c, NIS_SHAPE, "%s has more than %d layers", name, NIS_LAYERS_MAX);
+    if (count > 0 && !layers) return refuse(c, NIS_ARGUMENT, "the layers of %s are missing", name);
+    to->layers = calloc(count ? count : 1, sizeof *to->layers);
+    if (!to->layers) return refuse(c, NIS_NO_MEMORY, "not enough memory for %zu layers", count);
+    to->layer_count = count;
+    for (size_t i = 0; i < count; i++) {
+        snprintf(c->where, sizeof c->where, "layer %zu of %s", i, name);
+        TRY(take_layer(a, &layers[i], &to->layers[i], c));
+    }
+    c->where[0] = '\0';
+    return NIS_OK;
+}
+
+static nis_status take_task_head(const nis_architecture *a, const nis_task_head *from, size_t index, task_head *to,
+                                 complaint *c) {
+    char name[32];
+    snprintf(name, sizeof name, "task head %zu", index);
+    TRY(take_stack(a, from->layers, from->layer_count, name, &to->stack, c));
+    snprintf(c->where, sizeof c->where, "%s", name);
+    if (from->outputs < 1 || from->outputs > NIS_OUTPUTS_MAX) {
+        return refuse(c, NIS_SHAPE, "%u outputs, must be 1 to %d", from->outputs, NIS_OUTPUTS_MAX);
+    }
+    to->outputs = from->outputs;
+    TRY(take_floats(&from->norm, a->hidden, "norm", &to->norm, c));
+    TRY(take_floats(&from->projection, to->outputs * a->hidden, "projection", &to->projection, c));
+    TRY(take_floats(&from->bias, to->outputs, "bias", &to->bias, c));
+    c->where[0] = '\0';
+    return NIS_OK;
+}
+
+static nis_status take_weights(const nis_weights *w, nis_model *model, complaint *c) {
+    const nis_architecture *a = &w->architecture;
+    TRY(check_architecture(a, c));
+    model->a = *a;
+    TRY(take_rows(&w->embed, w->embed_dtype, a->vocab, a->hidden, "embed", c));
+    model->embed = w->embed.data;
+    model->embed_dtype = (nis_dtype)w->embed_dtype;
+    if (w->head.data) {
+        TRY(take_rows(&w->head, w->head_dtype, a->vocab, a->hidden, "head", c));
+        model->head = w->head.data;
+        model->head_dtype = (nis_dtype)w->head_dtype;
+    } else {
+        model->head = model->embed;
+        model->head_dtype = model->embed_dtype;
+    }
+    TRY(take_floats(&w->norm, a->hidden, "norm", &model->norm, c));
+    TRY(take_stack(a, w->layers, a->layers, "the trunk", &model->trunk, c));
+    if (w->task_head_count > NIS_TASK_HEADS_MAX) {
+        return refuse(c, NIS_SHAPE, "more than %d task heads", NIS_TASK_HEADS_MAX);
+    }
+    if (w->task_head_count > 0 && !w->task_heads) return refuse(c, NIS_ARGUMENT, "the task heads are missing");
+    model->task_heads = calloc(w->task_head_count + 1, sizeof *model->task_heads);
+    if (!model->task_heads) return refuse(c, NIS_NO_MEMORY, "not enough memory for the task heads");
+    for (size_t i = 0; i < w->task_head_count; i++) {
+        model->task_head_count = i + 1; /* counted first, so that a half-taken one is freed too */
+        TRY(take_task_head(a, &w->task_heads[i], i, &model->task_heads[i], c));
+    }
+    return NIS_OK;
+}
+
+/* ---- a model's own memory ---------------------------------------------------------------------------------------- */
+
+/* count * size zeroed bytes on a cache line; NULL when they don't exist or their number overflows. */
+static void *zeroed(size_t count, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count ? count : 1, size, &bytes)) return NULL;
+    return calloc(1, bytes);
+}
+
+static size_t largest_of(size_t a, size_t b, size_t c) {
+    const size_t larger = a > b ? a : b;
+    return larger > c ? larger : c;
+}
+
+static nis_status make_buffers(nis_model *model, size_t threads, const complaint *c) {
+    const nis_architecture *a = &model->a;
+    const size_t chunk = NIS_CHUNK_TOKENS, attended = (size_t)a->heads * a->head_dim;
+    const size_t kv = (size_t)a->kv_heads * a->head_dim, half = a->head_dim / 2;
+    const size_t widest = largest_of(a->hidden, attended, a->ffn);
+    buffers *b = &model->buffers;
+    b->x = zeroed(chunk * a->hidden, sizeof(float));
+    b->normed = zeroed(chunk * widest, sizeof(float));
+    b->q = zeroed(chunk * attended, sizeof(float));
+    b->k = zeroed(chunk * kv, sizeof(float));
+    b->v = zeroed(chunk * kv, sizeof(float));
+    b->attended = zeroed(chunk * attended, sizeof(float));
+    b->gate = zeroed(chunk * a->ffn, sizeof(float));
+    b->up = zeroed(chunk * a->ffn, sizeof(float));
+    b->quantised.stride = nis_padded_columns(widest);
+    b->quantised.values = zeroed(chunk * b->quantised.stride, 1);
+    b->quantised.scales = zeroed(chunk, sizeof(float));
+    b->quantised.sums = zeroed(chunk, sizeof(int32_t));
+    b->scores = zeroed(threads * a->context, sizeof(float));
+    model->frequencies = zeroed(half, sizeof(float));
+    model->cosines = zeroed(half * a->context, sizeof(float));
+    model->sines = zeroed(half * a->context, sizeof(float));
+    if (!b->x || !b->normed || !b->q || !b->k || !b->v || !b->attended || !b->gate || !b->up ||
+        !b->quantised.values || !b->quantised.scales || !b->quantised.sums || !b->scores || !model->frequencies ||
+        !model->cosines || !model->sines) {
+        return refuse(c, NIS_NO_MEMORY, "not enough memory for the buffers of a pass");
+    }
+    nis_rope_frequencies(a->rope_theta, a->head_dim, model->frequencies);
+    return NIS_OK;
+}
+
+static void free_model(nis_model *model) {
+    buffers *b = &model->buffers;
+    void *owned[] = {b->x,    b->normed,           b->q,                b->k,          b->v,      b->attended,
+                     b->gate, b->up,               b->quantised.values, b->quantised.scales, b->quantised.sums,
+                     b->scores, model->frequencies, model->cosines,     model->sines,  model->trunk.layers};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
+    for (size_t i = 0; i < model->task_head_count; i++) free(model->task_heads[i].stack.layers);
+    free(model->task_heads);
+    nis_pool_free(model->pool);
+    pthread_mutex_destroy(&model->pass_lock);
+    free(model);
+}
+
+static nis_status build_model(nis_model *model, const nis_weights *weights, const char *isa, uint32_t threads,
+                              complaint *c) {
+    if (threads < 1 || threads > NIS_THREADS_MAX) {
+        return refuse(c, NIS_ARGUMENT, "%u threads, must be 1 to %d", threads, NIS_THREADS_MAX);
+    }
+    model->kernels = nis_kernels_named(isa);
+    if (!model->kernels) return refuse(c, NIS_NO_KERNEL, "instruction set %s: not compiled in or not offered", isa);
+    TRY(take_weights(weights, model, c));
+    TRY(make_buffers(model, threads, c));
+    const nis_status status = nis_pool_create(threads, &model->pool);
+    return status == NIS_OK ? NIS_OK : refuse(c, status, "%u threads: %s", threads, nis_status_text(status));
+}
+
+nis_status nis_model_create(const nis_weights *weights, const char *isa, uint32_t threads, nis_model **created,
+                            char *message, size_t message_bytes) {
+    complaint c = {message, message_bytes, ""};
+    if (!weights || !created) return refuse(&c, NIS_ARGUMENT, "weights or model is NULL");
+    *created = NULL;
+    nis_model *model = calloc(1, sizeof *model);
+    if (!model) return refuse(&c, NIS_NO_MEMORY, "not enough memory");
+    pthread_mutex_init(&model->pass_lock, NULL);
+    const nis_status status = build_model(model, weights, isa, threads, &c);
+    if (status != NIS_OK) {
+        free_model(model);
+        return status;
+    }
+    *created = model;
+    return NIS_OK;
+}
+
+const char *nis_model_isa(const nis_model *model) { return model ? model->kernels->name : NULL; }
+
+nis_status nis_model_free(nis_model *model) {
+    if (!model) return NIS_OK;
+    if (atomic_load(&model->session_count) > 0) return NIS_BUSY;
+    free_model(model);
+    return NIS_OK;
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+static bool make_cache(const nis_session *session, size_t layers, kv_cache *cache) {
+    const nis_architecture *a = &session->model->a;
+    const size_t size = session->kv_dtype == NIS_F16 ? 2 : 4;
+    size_t count = layers;
+    if (__builtin_mul_overflow(count, a->kv_heads, &count) || __builtin_mul_overflow(count, a->head_dim, &count) ||
+        __builtin_mul_overflow(count, session->max_positions, &count)) {
+        return false;
+    }
+    cache->keys = zeroed(count, size);
+    cache->values = zeroed(count, size);
+    return cache->keys && cache->values;
+}
+
+static bool make_session(nis_session *session) {
+    const nis_model *model = session->model;
+    if (!make_cache(session, model->trunk.layer_count, &session->trunk)) return false;
+    session->tasks = calloc(model->task_head_count + 1, sizeof *session->tasks);
+    if (!session->tasks) return false;
+    if (model->task_head_count == 0) return true;
+    session->residuals = zeroed(session->max_positions * (size_t)model->a.hidden, sizeof(float));
+    return session->residuals != NULL;
+}
+
+nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtype kv_dtype, nis_session **created) {
+    if (!created) return NIS_ARGUMENT;
+    *created = NULL;
+    if (!model || (kv_dtype != NIS_F32 && kv_dtype != NIS_F16)) return NIS_ARGUMENT;
+    if (max_positions < 1 || max_positions > model->a.context) return NIS_FULL;
+    nis_session *session = calloc(1, sizeof *session);
+    if (!session) return NIS_NO_MEMORY;
+    session->model = model;
+    session->max_positions = max_positions;
+    session->kv_dtype = kv_dtype;
+    atomic_fetch_add(&model->session_count, 1);
+    if (!make_session(session)) {
+        nis_session_free(session);
+        return NIS_NO_MEMORY;
+    }
+    *created = session;
+    return NIS_OK;
+}
+
+void nis_session_free(nis_session *session) {
+    if (!session) return;
+    nis_model *model = session->model;
+    for (size_t i = 0; session->tasks && i < model->task_head_count; i++) {
+        free(session->tasks[i].cache.keys);
+        free(session->tasks[i].cache.values);
+        free(session->tasks[i].outputs);
+    }
+    free(session->tasks);
+    free(session->residuals);
+    free(session->trunk.keys);
+    free(session->trunk.values);
+    free(session->logits);
+    free(session);
+    atomic_fetch_sub(&model->session_count, 1);
+}
+
+/* A session's pass: the session is marked busy, the model's buffers are ours, floats behave as they must. */
+typedef struct {
+    unsigned long float_environment;
+} entered;
+
+static nis_status enter(nis_session *session, entered *e) {
+    nis_model *model = session->model;
+    if (!nis_pool_is_ours(model->pool)) return NIS_FORKED;
+    if (atomic_exchange(&session->busy, true)) return NIS_BUSY;
+    pthread_mutex_lock(&model->pass_lock);
+    e->float_environment = nis_float_standard();
+    return NIS_OK;
+}
+
+static void leave(nis_session *session, const entered *e) {
+    nis_float_restore(e->float_environment);
+    pthread_mutex_unlock(&session->model->pass_lock);
+    atomic_store(&session->busy, false);
+}
+
+static nis_status check_tokens(const nis_session *session, const int32_t *tokens, size_t count) {
+    if (count > session->max_positions - session->position) return NIS_FULL;
+    for (size_t i = 0; i < count; i++) {
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= session->model->a.vocab) return NIS_TOKEN;
+    }
+    return NIS_OK;
+}
+
+static nis_status append(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted, float *logits) {
+    TRY(check_tokens(session, tokens, count));
+    TRY(nis_pass_tokens(session, tokens, count, wanted, logits));
+    session->position += count;
+    return NIS_OK;
+}
+
+nis_status nis_session_forward(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted,
+                               float *logits) {
+    if (!session || !tokens || count < 1) return NIS_ARGUMENT;
+    if (wanted != NIS_NO_LOGITS && wanted != NIS_LAST_LOGITS && wanted != NIS_ALL_LOGITS) return NIS_ARGUMENT;
+    if (wanted != NIS_NO_LOGITS && !logits) return NIS_ARGUMENT;
+    entered e;
+    TRY(enter(session, &e));
+    const nis_status status = append(session, tokens, count, wanted, logits);
+    leave(session, &e);
+    return status;
+}
+
+static int32_t most_likely(const float *logits, size_t vocab) {
+    size_t best = 0;
+    for (size_t i = 1; i < vocab; i++) {
+        if (logits[i] > logits[best]) best = i;
+    }
+    return (int32_t)best;
+}
+
+static nis_status greedy(nis_session *session, int32_t token, int32_t stop, size_t count, int32_t *generated,
+                         size_t *generated_count) {
+    if (!session->logits) session->logits = zeroed(session->model->a.vocab, sizeof(float));
+    if (!session->logits) return NIS_NO_MEMORY;
+    while (*generated_count < count) {
+        TRY(append(session, &token, 1, NIS_LAST_LOGITS, session->logits));
+        token = most_likely(session->logits, session->model->a.vocab);
+        generated[(*generated_count)++] = token;
+        if (token == stop) break;
+    }
+    return NIS_OK;
+}
+
+nis_status nis_session_greedy(nis_session *session, int32_t first, int32_t stop, size_t count, int32_t *generated,
+                              size_t *generated_count) {
+    if (!session || !generated || !generated_count || count < 1) return NIS_ARGUMENT;
+    *generated_count = 0;
+    entered e;
+    TRY(enter(session, &e));
+    const size_t before = session->position;
+    const nis_status status = greedy(session, first, stop, count, generated, generated_count);
+    if (status != NIS_OK) session->position = before;
+    leave(session, &e);
+    return status;
+}
+
+static nis_status answer(nis_session *session, uint32_t index, float *outputs) {
+    const task_head *head = &session->model->task_heads[index];
+    task_state *state = &session->tasks[index];
+    if (session->position == 0) return NIS_EMPTY;
+    if (!state->outputs) {
+        state->outputs = zeroed(head->outputs, sizeof(float));
+        if (!state->outputs) return NIS_NO_MEMORY;
+        if (!make_cache(session, head->stack.layer_count, &state->cache)) {
+            free(state->cache.keys);
+            free(state->cache.values);
+            free(state->outputs);
+            *state = (task_state){0};
+            return NIS_NO_MEMORY;
+        }
+    }
+    TRY(nis_pass_task_head(session, index));
+    memcpy(outputs, state->outputs, head->outputs * sizeof(float));
+    return NIS_OK;
+}
+
+nis_status nis_session_head(nis_session *session, uint32_t task_head, float *outputs) {
+    if (!session || !outputs || task_head >= session->model->task_head_count) return NIS_ARGUMENT;
+    entered e;
+    TRY(enter(session, &e));
+    const nis_status status = answer(session, task_head, outputs);
+    leave(session, &e);
+    return status;
+}
+
+nis_status nis_session_rewind(nis_session *session, size_t position) {
+    if (!session) return NIS_ARGUMENT;
+    entered e;
+    TRY(enter(session, &e));
+    nis_status status = NIS_FULL;
+    if (position <= session->position) {
+        status = NIS_OK;
+        session->position = position;
+        for (size_t i = 0; i < session->model->task_head_count; i++) {
+            task_state *state = &session->tasks[i];
+            if (state->seen <= position) continue;
+            state->seen = position;
+            state->answered = false;
+        }
+    }
+    leave(session, &e);
+    return status;
+}
+
+size_t nis_session_position(const nis_session *session) { return session ? session->position : 0; }
+
+void nis_session_cancel(nis_session *session) {
+    if (session) atomic_store(&session->cancelled, true);
+}

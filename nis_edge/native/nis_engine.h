@@ -1,0 +1,145 @@
+/* nis-edge's engine: a ternary (BitNet b1.58) transformer over memory that the caller owns. Plain C, no globals.
+ *
+ * Promises
+ *   - Logits are the same bits for every instruction set, number of threads and chunking of the tokens.
+ *   - Every size, token and position is checked before use; NaN and infinity are errors, never results.
+ *   - A call that fails leaves the session at the position it had.
+ *   - The library never prints, exits, or keeps the weights: they are read in place and must outlive the model.
+ *
+ * A model may be used by several threads: passes of its sessions run one after another. A session belongs to one thread
+ * at a time; a second one gets NIS_BUSY.
+ */
+#ifndef NIS_ENGINE_H
+#define NIS_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NIS_API __attribute__((visibility("default")))
+
+/* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
+#define NIS_ABI 1
+NIS_API uint32_t nis_abi(void);
+
+typedef enum {
+    NIS_OK = 0,
+    NIS_ARGUMENT = 1,    /* a pointer, count or option is not acceptable */
+    NIS_SHAPE = 2,       /* an architecture or tensor size is not acceptable */
+    NIS_NO_MEMORY = 3,
+    NIS_NO_KERNEL = 4,   /* the instruction set is not compiled in or not offered by this CPU */
+    NIS_TOKEN = 5,       /* a token is outside the vocabulary */
+    NIS_FULL = 6,        /* more positions than the session holds */
+    NIS_NOT_FINITE = 7,  /* NaN or infinity in the activations: the weights are damaged or unusable */
+    NIS_BUSY = 8,        /* another thread uses the session, or the model still has sessions */
+    NIS_CANCELLED = 9,
+    NIS_EMPTY = 10,      /* the session has no position to answer for */
+    NIS_FORKED = 11,     /* the model was opened before fork(): its threads are in the parent */
+    NIS_NO_THREAD = 12,  /* the operating system refused a thread */
+} nis_status;
+
+/* One line about a status. */
+NIS_API const char *nis_status_text(nis_status status);
+
+/* Names of the instruction sets this CPU offers, best first; NULL beyond the last. */
+NIS_API const char *nis_isa_offered(uint32_t index);
+
+/* ---- the model --------------------------------------------------------------------------------------------------- */
+
+typedef enum { NIS_F32 = 0, NIS_F16 = 1, NIS_BF16 = 2 } nis_dtype;
+typedef enum { NIS_RELU2 = 0, NIS_SILU = 1 } nis_activation;
+
+typedef struct {
+    uint32_t hidden, ffn, layers, heads, kv_heads, head_dim, vocab, context;
+    uint32_t activation; /* nis_activation */
+    uint32_t sub_norms;  /* 0 or 1: RMSNorm before o and before down (BitNet b1.58) */
+    float norm_eps;
+    double rope_theta;
+} nis_architecture;
+
+typedef struct {
+    const void *data;
+    uint64_t bytes;
+} nis_tensor;
+
+/* Packed codes as ternary.h lays them out, 16-byte aligned; the real weight is code * scale. */
+typedef struct {
+    nis_tensor codes;
+    float scale;
+} nis_ternary;
+
+/* Norms are float32. Rows x columns: q [heads*head_dim, hidden], k and v [kv_heads*head_dim, hidden],
+ * o [hidden, heads*head_dim], gate and up [ffn, hidden], down [hidden, ffn]. */
+typedef struct {
+    nis_tensor attn_norm;     /* [hidden] */
+    nis_tensor attn_sub_norm; /* [heads*head_dim]; empty without sub_norms */
+    nis_tensor ffn_norm;      /* [hidden] */
+    nis_tensor ffn_sub_norm;  /* [ffn]; empty without sub_norms */
+    nis_ternary q, k, v, o, gate, up, down;
+} nis_layer;
+
+/* A stack of its own layers on the trunk's residual stream, a norm, and a projection to labels. */
+typedef struct {
+    const nis_layer *layers;
+    uint32_t layer_count;
+    uint32_t outputs;
+    nis_tensor norm;       /* float32 [hidden] */
+    nis_tensor projection; /* float32 [outputs, hidden] */
+    nis_tensor bias;       /* float32 [outputs] */
+} nis_task_head;
+
+typedef struct {
+    nis_architecture architecture;
+    nis_tensor embed; /* [vocab, hidden] of embed_dtype */
+    nis_tensor head;  /* [vocab, hidden] of head_dtype; data NULL: tied to embed */
+    uint32_t embed_dtype, head_dtype;
+    nis_tensor norm; /* float32 [hidden] */
+    const nis_layer *layers;
+    const nis_task_head *task_heads;
+    uint32_t task_head_count;
+} nis_weights;
+
+typedef struct nis_model nis_model;
+typedef struct nis_session nis_session;
+
+/* Checks everything, copies the descriptors, starts threads - 1 workers. `isa` NULL: the best this CPU offers.
+ * On failure *model is NULL and `message`, if given, holds one line of at most message_bytes - 1 characters. */
+NIS_API nis_status nis_model_create(const nis_weights *weights, const char *isa, uint32_t threads, nis_model **model,
+                                    char *message, size_t message_bytes);
+NIS_API const char *nis_model_isa(const nis_model *model);
+/* NIS_BUSY, and nothing is freed, while the model has sessions. NULL is fine. */
+NIS_API nis_status nis_model_free(nis_model *model);
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* `kv_dtype` NIS_F32 or NIS_F16 (half the memory, keys and values rounded to nearest even). Memory is touched only as
+ * positions fill. */
+NIS_API nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtype kv_dtype,
+                                      nis_session **session);
+NIS_API void nis_session_free(nis_session *session);
+
+typedef enum { NIS_NO_LOGITS = 0, NIS_LAST_LOGITS = 1, NIS_ALL_LOGITS = 2 } nis_wanted;
+
+/* Appends tokens. `logits` holds nothing, [vocab], or [count, vocab] floats as `wanted` says. */
+NIS_API nis_status nis_session_forward(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted,
+                                       float *logits);
+/* Appends `first`, then the most likely token (lowest index among equals) after each, up to `count` new ones or until
+ * `stop` (negative: never) came out. `generated` [count] gets them, *generated_count their number; the last one
+ * generated is not appended. */
+NIS_API nis_status nis_session_greedy(nis_session *session, int32_t first, int32_t stop, size_t count,
+                                      int32_t *generated, size_t *generated_count);
+/* Raw outputs [outputs] of a task head at the last position; runs the head's layers over positions it has not seen. */
+NIS_API nis_status nis_session_head(nis_session *session, uint32_t task_head, float *outputs);
+/* Forgets positions from `position` on. */
+NIS_API nis_status nis_session_rewind(nis_session *session, size_t position);
+NIS_API size_t nis_session_position(const nis_session *session);
+/* From any thread: the pass under way, or the next one, ends with NIS_CANCELLED within one layer's time. */
+NIS_API void nis_session_cancel(nis_session *session);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
