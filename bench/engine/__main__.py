@@ -113,7 +113,8 @@ def run_writer(python: str, statement: str, path: Path, shape: Shape, head: str)
     """Write one model in a process of its own: it takes gigabytes that should not stay with this one."""
     print(f"writing {path.name} ...", flush=True)
     extra = f", head={head!r}" if head else ""
-    code = f"from pathlib import Path; from bench.engine.shapes import SHAPES; {statement}; w(Path({str(path)!r}), SHAPES[{shape.name!r}]{extra})"
+    imports = f"from pathlib import Path; from bench.engine.shapes import SHAPES; {statement}"
+    code = f"{imports}; w(Path({str(path)!r}), SHAPES[{shape.name!r}]{extra})"
     subprocess.run([python, "-c", code], check=True, cwd=ROOT)
 
 
@@ -203,8 +204,10 @@ def table(results: list[dict[str, object]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        "| {shape} | {threads} | {workload} | {contestant} | {tokens_per_s_median} [{tokens_per_s_min} - {tokens_per_s_max}] "
-        "| {ratio_of_medians_to_best_peer} | {peak_rss_mb} |".format(**row)
+        "| {shape} | {threads} | {workload} | {contestant} "
+        "| {tokens_per_s_median} [{tokens_per_s_min} - {tokens_per_s_max}] | {ratio_of_medians_to_best_peer} | {peak_rss_mb} |".format(
+            **row
+        )
         for row in results
     ]
     return "\n".join(lines)

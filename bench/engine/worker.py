@@ -1,8 +1,9 @@
 """One contestant in a process of its own: loads its model, then times what it is told over standard input.
 
 Protocol, one JSON object a line: {"op": "prefill", "tokens": n} and {"op": "decode", "tokens": n, "after": k} answer
-{"seconds": s, "rss_mb": r}; {"op": "quit"} ends it. The first line out is {"ready": ..., "load_s": s}. Logits are checked
-finite and varied after every timing, outside of it: a figure from a kernel that left its output untouched must not count.
+{"seconds": s, "rss_mb": r}; the end of input ends it. The first line out is {"ready": ..., "load_s": s}. Logits are
+checked finite and varied after every timing, outside of it: a figure from a kernel that left its output untouched must
+not count.
 """
 
 from __future__ import annotations
@@ -54,8 +55,6 @@ def main() -> None:
     rng = np.random.default_rng(1)
     for line in sys.stdin:
         order = json.loads(line)
-        if order["op"] == "quit":
-            return
         if order["op"] == "prefill":
             prompt = rng.integers(0, args.vocab, order["tokens"], dtype=np.int32)
             started = time.perf_counter()

@@ -89,7 +89,7 @@ def main() -> int:
         if args.seconds:
             command += ["--for", str(args.seconds)]
         code = wait_for_daemon(command)
-        return report(code, broker, arrivals, folder)
+        return report(code, broker, arrivals)
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def wait_for_daemon(command: list[str]) -> int:
                 continue  # the daemon got the same signal and is stopping
 
 
-def report(code: int, broker: tuple[str, int] | None, arrivals: Arrivals | None, folder: Path) -> int:
+def report(code: int, broker: tuple[str, int] | None, arrivals: Arrivals | None) -> int:
     """Say what was seen from outside; 1 when the main job was not."""
     print()
     if arrivals is None or broker is None:
