@@ -203,13 +203,12 @@ def table(results: list[dict[str, object]]) -> str:
         "| shape | threads | workload | contestant | tokens/s median [range] | to best peer | peak RSS MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        "| {shape} | {threads} | {workload} | {contestant} "
-        "| {tokens_per_s_median} [{tokens_per_s_min} - {tokens_per_s_max}] | {ratio_of_medians_to_best_peer} | {peak_rss_mb} |".format(
-            **row
+    for row in results:
+        rate = "{tokens_per_s_median} [{tokens_per_s_min} - {tokens_per_s_max}]".format(**row)
+        cells = (row["shape"], row["threads"], row["workload"], row["contestant"], rate)
+        lines.append(
+            "| " + " | ".join(map(str, (*cells, row["ratio_of_medians_to_best_peer"], row["peak_rss_mb"]))) + " |"
         )
-        for row in results
-    ]
     return "\n".join(lines)
 
 

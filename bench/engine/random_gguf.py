@@ -23,7 +23,7 @@ BLOCK_CODE_BYTES = 64
 
 
 def random_tq2_0(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Random TQ2_0 bytes, uint8 [rows, columns / 256 * 66]; real weights have a standard deviation near columns ** -0.5."""
+    """Random TQ2_0 bytes, uint8 [rows, columns / 256 * 66], scaled so that a unit vector keeps its size."""
     blocks = columns // BLOCK_WEIGHTS
     data = np.empty((rows, blocks, BLOCK_CODE_BYTES + 2), dtype=np.uint8)
     data[:, :, :BLOCK_CODE_BYTES] = VALID_CODE_BYTES[
