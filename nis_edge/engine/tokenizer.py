@@ -50,6 +50,13 @@ class Tokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def find_special(self, name: str) -> int | None:
+        """The id of a special token, by the manifest's name for it or else by the tokenizer's own; None if absent."""
+        known = self._specials.get(name)
+        if known is None:
+            known = self._tokenizer.token_to_id(name)
+        return None if known is None else int(known)
+
     def special(self, name: str) -> int:
         """The id of a special token.
 
@@ -59,10 +66,38 @@ class Tokenizer:
         Raises:
             ModelError: there is none of that name; the builder of the model acts.
         """
-        known = self._specials.get(name)
-        if known is None:
-            known = self._tokenizer.token_to_id(name)
+        known = self.find_special(name)
         if known is None:
             listed = ", ".join(sorted(self._specials)) or "none"
             raise ModelError(f"the tokenizer has no special token {name!r}; the package lists {listed}")
-        return int(known)
+        return known
+
+
+class TextStream:
+    """Text of tokens as they come: a character whose bytes are not complete yet is held back."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Start an empty stream."""
+        self._tokenizer = tokenizer
+        self._context: list[int] = []
+        self._pending: list[int] = []
+
+    def add(self, token: int) -> str:
+        """Take one more token; return the text that it completes, often empty.
+
+        Args:
+            token: its id.
+        """
+        self._pending.append(token)
+        # Some tokenizers write a token differently at the start of a text, so the last complete ones stay in front.
+        before = self._tokenizer.decode(self._context)
+        after = self._tokenizer.decode(self._context + self._pending)
+        incomplete = after.endswith("\ufffd") and len(self._pending) < _CHARACTER_TOKENS_MAX
+        if incomplete or len(after) <= len(before):
+            return ""
+        self._context, self._pending = self._pending, []
+        return after[len(before) :]
+
+
+_CHARACTER_TOKENS_MAX = 8
+"""A UTF-8 character has at most 4 bytes, so more tokens than this will not complete one."""
