@@ -21,7 +21,7 @@ import msgspec
 from nis_edge import __version__
 from nis_edge.adapters.clock_sync import clock_is_synchronised
 from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError, FolderSource, HttpSource
-from nis_edge.adapters.slot_store import Partial, SlotStore
+from nis_edge.adapters.slot_store import DamagedDownloadError, Partial, SlotStore
 from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
 from nis_edge.booting import Log, descriptor_path, log_rolled_back
 from nis_edge.clock import Clock, SystemClock
@@ -453,7 +453,12 @@ class UpdateLoop:
                 await asyncio.to_thread(self._store.seal, partial)
                 self._log("slot.written", sha256=slot.sha256)
             elif await asyncio.to_thread(self._check_sealed, slot) is False:
-                raise SlotWriteError(f"stored model {slot.sha256[:12]} is damaged; it is fetched again")
+                return Event.DAMAGED
+        except DamagedDownloadError as error:
+            if partial is not None and partial.resumed:
+                return Event.DAMAGED  # a power cut tore what was kept; a whole download decides
+            self._refuse(error)
+            return Event.FAILED
         except NisEdgeError as error:
             self._fail(error)
             return Event.FAILED
@@ -638,7 +643,8 @@ class UpdateLoop:
 
     def _refuse(self, error: NisEdgeError) -> None:
         """One log event and the status for what came from outside and was not accepted."""
-        name = "update.failed" if isinstance(error, (LinkError, SlotWriteError)) else "update.refused"
+        tampered = isinstance(error, DamagedDownloadError)
+        name = "update.failed" if isinstance(error, (LinkError, SlotWriteError)) and not tampered else "update.refused"
         self._error = str(error)
         self._log(name, reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
         self._announce()

@@ -170,6 +170,10 @@ class OsDisk:
         return room.f_bavail * room.f_frsize
 
 
+class DamagedDownloadError(SlotWriteError):
+    """What was downloaded is not what was signed; it was dropped."""
+
+
 class SlotStore:
     """Models, downloads and the journal of one device, under one folder.
 
@@ -291,8 +295,8 @@ class SlotStore:
         """Turn a complete download into a model: flush, re-read, re-hash, flush, rename, flush the folders.
 
         Raises:
-            SlotWriteError: the bytes on the medium are not the signed ones (the download is dropped), or the disk
-                fails; either way no model of this name exists.
+            DamagedDownloadError: the bytes on the medium are not the signed ones; the download is dropped.
+            SlotWriteError: the disk fails; either way no model of this name exists.
         """
         folder = f"{self._store}/{partial.sha256}"
         with _as_slot_error(f"update {partial.sha256[:12]}"):
@@ -302,7 +306,7 @@ class SlotStore:
                 found = self._hash(partial.fd, partial.length)
                 if found != partial.sha256:
                     partial.restart()
-                    raise SlotWriteError(
+                    raise DamagedDownloadError(
                         f"downloaded bytes hash to {found[:12]}, signed is {partial.sha256[:12]}: tampered with or "
                         f"damaged; the download was dropped; {OLD_MODEL_STAYS}"
                     )
@@ -386,6 +390,8 @@ class Partial:
         self.length = length
         self.offset = offset
         """Bytes held so far; where the next request starts."""
+        self.resumed = offset > 0
+        """Whether it goes on with bytes of an earlier run, which a power cut may have damaged."""
         self._flushed = offset
         self._open = True
 

@@ -56,7 +56,7 @@ class Event(str, Enum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     ROLLBACK_ASKED = "rollback asked"
-    DAMAGED = "active model damaged"
+    DAMAGED = "damaged"
     SETTLED = "settled"
 
 
@@ -104,7 +104,7 @@ def _begin_trial(update: Update, _reason: str) -> Journal:
 
 
 def _spend_try(update: Update, _reason: str) -> Journal:
-    return msgspec.structs.replace(update.journal, tries_left=update.journal.tries_left - 1)
+    return msgspec.structs.replace(update.journal, tries_left=max(0, update.journal.tries_left - 1))
 
 
 def _renew_tries(update: Update, _reason: str) -> Journal:
@@ -160,6 +160,7 @@ TABLE: Final[dict[tuple[State, Event], Row]] = {
     (_S.DOWNLOAD, _E.ABORTED): Row(_S.IDLE),
     (_S.VERIFY, _E.INTACT): Row(_S.STAGED, (_F.CHECK_ABORT,)),
     (_S.VERIFY, _E.FAILED): Row(_S.IDLE),
+    (_S.VERIFY, _E.DAMAGED): Row(_S.DOWNLOAD, (_F.FETCH,)),
     (_S.STAGED, _E.APPROVED): Row(_S.TRIAL, (_F.NEXT_TRY,), _begin_trial),
     (_S.STAGED, _E.ABORTED): Row(_S.IDLE),
     (_S.TRIAL, _E.TRY): Row(_S.SELFTEST, (_F.SELF_TEST,), _spend_try),

@@ -40,6 +40,8 @@ from tests.support.web_folder import WebFolder, web_folder
 NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)
 """The moment these worlds live in: after the release, before anything expires."""
 
+DEVICE = Device(id="dev-1", cohort="stable", hardware=frozenset({"x86_64"}), agent_version="0.1.0")
+
 GOLDEN_TOKENS = (1, 5, 9, 2)
 
 REFERENCE_SELF_TEST = (sys.executable, "-m", "tests.support.selftest_reference", "--json")
@@ -125,7 +127,7 @@ class EdgeDevice:
     url: str | None
     clock: SteppedClock = field(default_factory=lambda: SteppedClock(wall=NOW.timestamp() + 3600))
     synced: bool = True
-    device: Device = Device(id="dev-1", cohort="stable", hardware=frozenset({"x86_64"}), agent_version="0.1.0")
+    device: Device = DEVICE
     self_test: SelfTest = passing_self_test
     probation_s: float = 0.0
     health: Any = None
