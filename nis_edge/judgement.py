@@ -60,6 +60,11 @@ class PromptJudge:
         self._clock = clock
         self._seen: list[int] = []
 
+    @property
+    def model(self) -> Model:
+        """The open model, for what can be said about it."""
+        return self._model
+
     def answer(self, prompt: Prompt) -> ModelAnswer:
         """Put one prompt to the model.
 
