@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -87,14 +88,14 @@ class ReferenceModel:
         self._package = open_package(path)
         self.manifest = self._package.manifest
 
-    @property
+    @functools.cached_property
     def tokenizer(self) -> Any:
         """The package's tokenizer, or None."""
         if self.manifest.tokenizer.kind == "none":
             return None
         from nis_edge.engine.tokenizer import Tokenizer
 
-        return Tokenizer.from_bytes(self._package.tensors["tokenizer"].tobytes())
+        return Tokenizer.from_bytes(self._package.tensors["tokenizer"].tobytes(), self.manifest.tokenizer.specials)
 
     def session(self) -> Session:
         """A fresh session."""

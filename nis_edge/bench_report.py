@@ -72,7 +72,7 @@ def _memory(report: Report) -> list[str]:
 
 def _power(power: Power) -> Iterable[str]:
     if power.load_w is None or power.info is None:
-        yield f"power     unknown: {power.reason}"
+        yield "power     unknown; the verdict below says why"
         return
     info = power.info
     yield f"power     {_watts(power.load_w)} under load, 95 % interval"
@@ -108,7 +108,9 @@ def _conditions(report: Report) -> Iterable[str]:
 
 def _gates(report: Report) -> Iterable[str]:
     for gate in report.gates:
-        yield f"{gate.verdict.upper():<14}{gate.name} < {_limit(gate.limit, gate.unit)}: {gate.reason}"
+        first, *more = gate.reason.split("; ")
+        yield f"{gate.verdict.upper():<14}{gate.name} < {_limit(gate.limit, gate.unit)}: {first}"
+        yield from (f"{'':<14}{line}" for line in more)
 
 
 def _limit(limit: float, unit: str) -> str:

@@ -32,16 +32,19 @@ from nis_edge.errors import ModelError, SensorUnavailableError
 from nis_edge.limits import BENCH_RUNS_MAX
 from nis_edge.metering import find_power, find_throttle, sysroot
 from nis_edge.pack.reader import open_package
-from nis_edge.power.gate import Limits, judge_latency, judge_package, judge_power, overall
+from nis_edge.power.gate import P99_SAMPLES_MIN, Limits, judge_latency, judge_package, judge_power, overall
 from nis_edge.power.rails import Discovery, PowerSource
 from nis_edge.power.throttle import ThrottleState
-from nis_edge.sampling import Sampler
+from nis_edge.sampling import STATE_PERIOD_S, Sampler
 
 RATE_HZ_MAX: Final = 10.0
 """Power readings per second: window averages need no more, and faster polling slows what is measured."""
 
 COST_TURNS: Final = 8
 """Turns with the sampler on and off, alternating, so that drift of the machine hits both alike."""
+
+STRETCH: Final = 4
+"""How many times its planned length the gated workload may take to reach the runs that a percentile needs."""
 
 GATED: Final = "assessment"
 
@@ -211,7 +214,7 @@ def _first_that_speaks(
 
 
 def _rate_hz(source: PowerSource | None) -> float:
-    return RATE_HZ_MAX if source is None else min(RATE_HZ_MAX, source.info.rate_hz)
+    return 1.0 / STATE_PERIOD_S if source is None else min(RATE_HZ_MAX, source.info.rate_hz)
 
 
 def _measure(
@@ -231,7 +234,7 @@ def _measure(
             idle.append(_rest(plan, around, progress, "before"))
         seconds = plan.gated_s if gated else plan.other_s
         progress(f"{task.name}: measuring {seconds:g} s")
-        timed[task.name] = _time(task, seconds, around.clock)
+        timed[task.name] = _time(task, seconds, around.clock, least=P99_SAMPLES_MIN if gated else 1)
         if gated and metered:
             idle.append(_rest(plan, around, progress, "after"))
     return timed, idle
@@ -244,12 +247,15 @@ def _rest(plan: Plan, around: Surroundings, progress: Progress, when: str) -> tu
     return start_s, around.clock.monotonic()
 
 
-def _time(task: Task, seconds: float, clock: Clock) -> Timed:
-    """Run a task back to back for a while; at least once, at most BENCH_RUNS_MAX times."""
+def _time(task: Task, seconds: float, clock: Clock, least: int = 1) -> Timed:
+    """Run a task back to back for a while; ``least`` times if that takes no more than STRETCH times as long."""
     durations_s = array("d")
     tokens = 0
     start_s = now = clock.monotonic()
-    while len(durations_s) < BENCH_RUNS_MAX and (not durations_s or now - start_s < seconds):
+    while len(durations_s) < BENCH_RUNS_MAX:
+        passed_s = now - start_s
+        if durations_s and passed_s >= seconds and (len(durations_s) >= least or passed_s >= STRETCH * seconds):
+            break
         task.prepare()
         begun_s = clock.monotonic()
         tokens += task.run()

@@ -243,5 +243,5 @@ def _bind(board: Board, source: BoardSource, firmware: Firmware) -> FirmwarePowe
 
 def _run(words: Sequence[str]) -> str:
     """Run a program that was found by its absolute path; its text, whatever its exit code: errors are in the text."""
-    done = subprocess.run(words, capture_output=True, timeout=PROGRAM_TIMEOUT_S, check=False)  # noqa: S603
+    done = subprocess.run(words, capture_output=True, timeout=PROGRAM_TIMEOUT_S, check=False)
     return done.stdout.decode("ascii", errors="replace")

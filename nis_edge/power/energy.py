@@ -112,7 +112,7 @@ def energy_blocks(
             seconds[index] += seen_s
     seen_s = math.fsum(seconds)
     if seen_s < COVERED_SHARE_MIN * window_s:
-        why = next((reading.reason for reading in readings if reading.reason), "no readings")
+        why = next((reading.reason for reading in readings if reading.reason), "too few readings")
         raise SensorUnavailableError(f"only {seen_s:.1f} s of {window_s:.1f} s were seen ({why})")
     filled = [index for index in range(blocks) if seconds[index] > 0.5 * window_s / blocks]
     if len(filled) < BLOCKS_MIN:

@@ -80,8 +80,8 @@ def test_a_spike_during_a_gap_is_not_guessed() -> None:
 @pytest.mark.parametrize(
     ("readings", "told"),
     [
-        ([], "no readings"),
-        ([reading(0.0, 5.0)], "no readings"),
+        ([], "too few readings"),
+        ([reading(0.0, 5.0)], "too few readings"),
         ([reading(index * 0.1, None) for index in range(121)], "the sensor was gone"),
         ([reading(index * 0.1, 5.0 if index < 60 else None) for index in range(121)], "only 5.9 s of 12.0 s"),
     ],
