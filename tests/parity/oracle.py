@@ -44,13 +44,15 @@ class Case:
         return f"{self.storage}-h{shape['hidden_size']}-{heads}-{tied}-{self.seed}"
 
 
-def case(storage: str, seed: int, *, hidden: int, heads: int, kv_heads: int, tied: bool, ffn: int = 96) -> Case:
+def case(
+    storage: str, seed: int, *, hidden: int, heads: int, kv_heads: int, tied: bool, ffn: int = 96, vocab: int = 200
+) -> Case:
     """A case by its interesting numbers."""
     return Case(
         storage,
         seed,
         {
-            "vocab_size": 200,
+            "vocab_size": vocab,
             "hidden_size": hidden,
             "intermediate_size": ffn,
             "num_hidden_layers": 2,
@@ -75,6 +77,16 @@ CASES = (
     case("autobitlinear-packed", 6, hidden=72, heads=9, kv_heads=3, tied=False),
     case("autobitlinear-real", 7, hidden=48, heads=6, kv_heads=2, tied=True),
 )
+
+RECORDED_CASES = (
+    case("master-f32", 10, hidden=18, heads=3, kv_heads=1, tied=False, ffn=28, vocab=64),
+    case("master-bf16", 11, hidden=32, heads=4, kv_heads=2, tied=True, ffn=36, vocab=64),
+    case("bitlinear", 12, hidden=40, heads=5, kv_heads=5, tied=True, ffn=68, vocab=64),
+    case("bitlinear", 13, hidden=72, heads=9, kv_heads=3, tied=False, ffn=76, vocab=64),
+    case("autobitlinear-packed", 14, hidden=64, heads=2, kv_heads=1, tied=True, ffn=132, vocab=64),
+    case("autobitlinear-real", 15, hidden=16, heads=2, kv_heads=2, tied=False, ffn=20, vocab=64),
+)
+"""Smaller still: these checkpoints are kept in tests/parity/recorded, for machines without torch."""
 
 
 def write_checkpoint(folder: Path, case: Case) -> Path:
