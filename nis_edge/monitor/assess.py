@@ -8,7 +8,7 @@ from typing import Final
 from nis_edge.limits import AGENTS_SHOWN_MAX
 from nis_edge.monitor.labels import LABELS, SEVERITY_ORDER, STATUS_OF_SEVERITY, TABLE
 from nis_edge.monitor.signals import coverage_of, metrics_of
-from nis_edge.monitor.state import MonitorState, OpenFinding
+from nis_edge.monitor.state import Key, MonitorState, OpenFinding
 from nis_edge.wire.messages import Assessment, Finding, Level, Status
 
 LEVELS: Final[tuple[Level | None, ...]] = (None, "basic", "enhanced", "integrated", "transcendent")
@@ -50,7 +50,7 @@ def assess(state: MonitorState, t: float, now: float, *, time_known: bool, fresh
     )
 
 
-def fuse(open_findings: Mapping[tuple[str, str, str], OpenFinding]) -> tuple[Finding, ...]:
+def fuse(open_findings: Mapping[Key, OpenFinding]) -> tuple[Finding, ...]:
     """Merge what rules and model say of the same label and agents into one finding each, the gravest first.
 
     The model names one agent, a rule may name another: where a rule holds the label, the model's word joins it.

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from nis_edge.errors import ModelError
 from nis_edge.monitor.labels import FAILURE, HEAD_NAME, LABELS, SEVERITY_ORDER, TABLE
-from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending, Streak
+from nis_edge.monitor.state import Judge, MonitorState, OpenFinding, Pending, Streak, key_of
 from nis_edge.pack.layout import Manifest
 from nis_edge.wire.messages import ModelAnswer, Severity
 
@@ -108,7 +108,7 @@ def weigh(state: MonitorState, judge: Judge, answer: ModelAnswer, asked: Pending
         probability = answer.probabilities.get(label)
         if probability is None or label not in TABLE:
             continue
-        key: Key = (label, MODEL_RULE, MODEL_SUBJECT)
+        key = key_of(label, MODEL_RULE, MODEL_SUBJECT)
         streak = _streak(streaks.get(label), probability, threshold)
         streaks[label] = streak
         known = open_now.get(key)
@@ -136,6 +136,8 @@ def _finding(
     return OpenFinding(
         scope="model",
         label=label,
+        rule=MODEL_RULE,
+        subject=MODEL_SUBJECT,
         agents=known.agents if known else (asked.agent,),
         severity=_one_step_less(TABLE[label].severity),
         text=f"the model gives {probability:.0%} (threshold {threshold:.0%}): {TABLE[label].meaning}",

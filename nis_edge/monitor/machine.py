@@ -46,11 +46,12 @@ from nis_edge.monitor.labels import SEVERITY_ORDER
 from nis_edge.monitor.rules import (
     RuleOptions,
     agent_verdicts,
+    agreement,
     conflicting_claims,
     silence,
     stale_device,
 )
-from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending
+from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending, key_of
 from nis_edge.monitor.verdict import Scope, Verdict
 from nis_edge.monitor.window import Prompt, render
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Reading
@@ -220,7 +221,7 @@ def _judge(
     verdicts: list[Verdict] = []
     if is_scan:
         examined.add("silence")
-        touched = {**touched, **{key[2]: None for key, found in state.open.items() if found.scope == "agent"}}
+        touched = {**touched, **{found.subject: None for found in state.open.values() if found.scope == "agent"}}
         verdicts += silence(state, t, options.rules)
         stale = stale_device(state, t, options.rules)
         verdicts += [stale] if stale else []
@@ -232,10 +233,11 @@ def _judge(
     if is_scan or state.claims is not before.claims:
         examined.add("claims")
         verdicts += conflicting_claims(state.claims, t)
+        state = replace(state, agreement=agreement(state.claims, t))
     for name in touched:
         if name in state.agents:
             verdicts += agent_verdicts(state.agents[name], t, options.rules)
-    said = {(verdict.label, verdict.rule, verdict.subject): verdict for verdict in verdicts}
+    said = {key_of(verdict.label, verdict.rule, verdict.subject): verdict for verdict in verdicts}
     if not said and not state.open:
         return state
     open_now: dict[Key, OpenFinding] = {}
@@ -243,7 +245,7 @@ def _judge(
         spoken = said.pop(key, None)
         if spoken is not None:
             open_now[key] = _renewed(found, spoken)
-        elif found.scope not in examined and not (found.scope == "agent" and key[2] in touched):
+        elif found.scope not in examined and not (found.scope == "agent" and found.subject in touched):
             open_now[key] = found
     for key, verdict in said.items():
         if verdict.standing == "raise" and len(open_now) < FINDINGS_OPEN_MAX:
@@ -255,6 +257,8 @@ def _opened(verdict: Verdict, t: float, now: float) -> OpenFinding:
     return OpenFinding(
         scope=verdict.scope,
         label=verdict.label,
+        rule=verdict.rule,
+        subject=verdict.subject,
         agents=verdict.agents or (verdict.subject,),
         severity=verdict.severity,
         text=verdict.text,
@@ -265,11 +269,10 @@ def _opened(verdict: Verdict, t: float, now: float) -> OpenFinding:
 
 
 def _renewed(found: OpenFinding, verdict: Verdict) -> OpenFinding:
-    """The finding with the rule's newest numbers; its beginning stays, and its severity only rises."""
+    """The finding with the rule's newest numbers; its beginning and whom it names stay, its severity only rises."""
     worst = max(found.severity, verdict.severity, key=SEVERITY_ORDER.index)
     return replace(
         found,
-        agents=verdict.agents or found.agents,
         severity=worst,
         text=verdict.text,
         evidence=verdict.evidence,

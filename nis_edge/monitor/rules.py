@@ -8,6 +8,7 @@ negatives stand beside it: what looks alike and is none of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -72,9 +73,11 @@ DEADLINE_SAMPLES_MIN: Final = 20
 
 # --- overconfidence ---------------------------------------------------------------------------------------------------
 
-OUTCOMES_MIN: Final = 10
+OUTCOMES_MIN: Final = 16
 OVERCONFIDENCE_GAP: Final = 0.1
-"""Mean stated confidence must exceed what the outcomes allow (upper Wilson bound) and the accuracy by this much."""
+OVERCONFIDENCE_Z: Final = 3.5
+"""Mean stated confidence must exceed the accuracy by the gap, and what the outcomes allow: the upper Wilson bound,
+wider than 95 % because it is looked at anew with every outcome."""
 
 # --- liveness ---------------------------------------------------------------------------------------------------------
 
@@ -84,6 +87,9 @@ SILENT_INTERVALS: Final = 3.0
 BEATS_MIN: Final = 3
 GAPS_MIN: Final = 8
 """Intervals seen before an agent's own rhythm is believed."""
+
+FEED_QUIET_S: Final = 10.0
+"""Nobody heard for so long: an agent's silence may be the feed's."""
 
 CLAIM_FRESH_S: Final = 300.0
 CLAIM_TOLERANCE: Final = 0.01
@@ -253,7 +259,7 @@ def overconfident(agent: AgentState) -> Verdict | None:
     right = sum(outcome.right for outcome in outcomes)
     accuracy = right / len(outcomes)
     stated = sum(outcome.confidence for outcome in outcomes) / len(outcomes)
-    _, high = wilson(right, len(outcomes))
+    _, high = wilson(right, len(outcomes), OVERCONFIDENCE_Z)
     if stated - accuracy < OVERCONFIDENCE_GAP:
         return None
     return Verdict(
@@ -293,6 +299,9 @@ def silence(state: MonitorState, t: float, options: RuleOptions) -> Iterator[Ver
             evidence=_shown([agent.ids[-1] for agent in silent if agent.ids]),
         )
         return
+    # While nobody at all is heard it may be the feed: a finding on one agent then waits, or stays as it is.
+    heard = max((agent.last_t for agent in state.agents.values()), default=t)
+    is_quiet = len(limits) >= 2 and t - heard > FEED_QUIET_S
     for agent in silent:
         limit = limits[agent.name]
         beats = agent.beat_t is not None
@@ -302,11 +311,9 @@ def silence(state: MonitorState, t: float, options: RuleOptions) -> Iterator[Ver
             rule="silence",
             subject=agent.name,
             severity="high" if beats else "medium",
-            text=(
-                f"silent for {t - agent.last_t:.0f} s; "
-                f"{'its heartbeat' if beats else 'its rhythm'} allows {limit:.0f} s"
-            ),
+            text=f"silent for {t - agent.last_t:.0f} s; its {'heartbeat' if beats else 'rhythm'} allows {limit:.0f} s",
             evidence=agent.ids[-1:],
+            standing="hold" if is_quiet else "raise",
         )
 
 
@@ -344,21 +351,42 @@ def conflicting_claims(claims: Mapping[str, tuple[ClaimEntry, ...]], t: float) -
     """Agents that claim different values for the same thing at the same time."""
     for key, entries in claims.items():
         fresh = [entry for entry in entries if t - entry.t <= CLAIM_FRESH_S]
+        against = [
+            [other for other in fresh if other is not entry and agrees(entry, other) is False] for entry in fresh
+        ]
+        most = max((len(others) for others in against), default=0)
+        if most == 0:
+            continue
+        # One against all is the odd one out; otherwise it is the first pair that disagrees.
+        odd = next(index for index, others in enumerate(against) if len(others) == most)
+        entry, other = fresh[odd], against[odd][-1]
+        named = (entry,) if most >= 2 and most == len(fresh) - 1 else (entry, other)
+        yield Verdict(
+            scope="claims",
+            label="contradiction",
+            rule="claims",
+            subject=key,
+            severity="medium",
+            text=(
+                f"{entry.agent} says {key} is {_said(entry)}, "
+                f"{other.agent if most == 1 else f'{most} others, such as {other.agent},'} {_say(most)} {_said(other)}"
+            ),
+            evidence=(entry.id, other.id),
+            agents=tuple(sorted({claim.agent for claim in named})),
+        )
+
+
+def agreement(claims: Mapping[str, tuple[ClaimEntry, ...]], t: float) -> tuple[int, int]:
+    """How many pairs of fresh claims on the same thing agree, and how many can be compared at all."""
+    agreeing = comparable = 0
+    for entries in claims.values():
+        fresh = [entry for entry in entries if t - entry.t <= CLAIM_FRESH_S]
         for index, left in enumerate(fresh):
-            right = next((other for other in fresh[index + 1 :] if agrees(left, other) is False), None)
-            if right is None:
-                continue
-            yield Verdict(
-                scope="claims",
-                label="contradiction",
-                rule="claims",
-                subject=key,
-                severity="medium",
-                text=(f"{left.agent} says {key} is {_said(left)}, {right.agent} says {_said(right)}"),
-                evidence=(left.id, right.id),
-                agents=tuple(sorted((left.agent, right.agent))),
-            )
-            break
+            for right in fresh[index + 1 :]:
+                agreed = agrees(left, right)
+                agreeing += agreed is True
+                comparable += agreed is not None
+    return agreeing, comparable
 
 
 def agrees(left: ClaimEntry, right: ClaimEntry) -> bool | None:
@@ -377,6 +405,10 @@ def agrees(left: ClaimEntry, right: ClaimEntry) -> bool | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _say(count: int) -> str:
+    return "says" if count == 1 else "say"
 
 
 def _said(entry: ClaimEntry) -> str:
@@ -414,8 +446,13 @@ def _rounds_allowed(calls: tuple[Call, ...]) -> int:
 
 
 def _is_polling(call: Call) -> bool:
-    tool = call.tool.lower()
-    return any(word in tool for word in POLLING_WORDS)
+    return _polls(call.tool)
+
+
+@lru_cache(maxsize=1024)
+def _polls(tool: str) -> bool:
+    name = tool.lower()
+    return any(word in name for word in POLLING_WORDS)
 
 
 def _shown(ids: list[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from nis_edge.monitor.device import PRESSURE_LIMITS
-from nis_edge.monitor.rules import CLAIM_FRESH_S, NOVELTY_CALLS_MIN, agrees
+from nis_edge.monitor.rules import CLAIM_FRESH_S, NOVELTY_CALLS_MIN
 from nis_edge.monitor.state import MonitorState
 from nis_edge.monitor.statistics import quantile, wilson
 from nis_edge.wire.messages import Metric
@@ -32,7 +32,7 @@ def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, 
     metrics = {"success_rate": _success_rate(state, t, time_known)}
     metrics.update(_latencies(state))
     metrics["new_call_share"] = _new_call_share(state)
-    metrics["coherence"] = _coherence(state, t)
+    metrics["coherence"] = _coherence(state)
     metrics["overconfidence"] = _overconfidence(state)
     metrics["brier"] = _brier(state)
     metrics["pressure"] = _pressure(state)
@@ -71,8 +71,7 @@ def coverage_of(state: MonitorState, t: float, fresh_s: float) -> tuple[int, str
         return 1, "device and liveness; no agent events yet"
     if t - state.event_t > fresh_s:
         return 1, f"device and liveness; the last agent event is {t - state.event_t:.0f} s old"
-    pairs = _comparable_pairs(state, t)
-    if not pairs:
+    if not state.agreement[1]:
         return 2, "device and fresh events; no claims of several agents to compare"
     resolved = len(state.outcomes)
     if resolved < CALIBRATION_OUTCOMES_MIN:
@@ -125,24 +124,15 @@ def _new_call_share(state: MonitorState) -> Metric:
     return _derived(share, "share", calls)
 
 
-def _comparable_pairs(state: MonitorState, t: float) -> list[bool]:
-    pairs: list[bool] = []
-    for entries in state.claims.values():
-        fresh = [entry for entry in entries if t - entry.t <= CLAIM_FRESH_S]
-        for index, left in enumerate(fresh):
-            pairs += [agreed for right in fresh[index + 1 :] if (agreed := agrees(left, right)) is not None]
-    return pairs
-
-
-def _coherence(state: MonitorState, t: float) -> Metric:
-    pairs = _comparable_pairs(state, t)
-    if not pairs:
+def _coherence(state: MonitorState) -> Metric:
+    agreeing, comparable = state.agreement
+    if not comparable:
         return _unavailable("share", "no comparable claims of two agents")
-    low, high = wilson(sum(pairs), len(pairs))
+    low, high = wilson(agreeing, comparable)
     return Metric(
-        value=sum(pairs) / len(pairs),
+        value=agreeing / comparable,
         unit="share",
-        n=len(pairs),
+        n=comparable,
         window_s=CLAIM_FRESH_S,
         source="derived",
         low=low,
@@ -191,7 +181,7 @@ def _device_age(state: MonitorState, t: float, time_known: bool) -> Metric:
 def _agents_silent(state: MonitorState, time_known: bool) -> Metric:
     if not time_known:
         return _unavailable("count", "recorded without times")
-    return _count(sum(1 for label, rule, _ in state.open if (label, rule) == ("stalled", "silence")))
+    return _count(sum(1 for found in state.open.values() if (found.label, found.rule) == ("stalled", "silence")))
 
 
 def _event_rate(state: MonitorState, t: float, time_known: bool) -> Metric:

@@ -119,6 +119,8 @@ class OpenFinding(msgspec.Struct, frozen=True, kw_only=True):
 
     scope: Scope
     label: str
+    rule: str
+    subject: str
     agents: tuple[str, ...]
     severity: Severity
     text: str
@@ -129,8 +131,13 @@ class OpenFinding(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
 
 
-Key = tuple[str, str, str]
-"""Label, rule, subject: who may withdraw a finding is who raised it."""
+Key = str
+"""By what an open finding is known: see ``key_of``."""
+
+
+def key_of(label: str, rule: str, subject: str) -> Key:
+    """Label, rule and subject as one key: who may withdraw a finding is who raised it."""
+    return f"{label}/{rule}/{subject}"
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +205,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[Outcome, ...] = ()
     event_times: tuple[float, ...] = ()
     claims: dict[str, tuple[ClaimEntry, ...]] = {}
+    agreement: tuple[int, int] = (0, 0)
     confidences: dict[str, tuple[str, float]] = {}
     open: dict[Key, OpenFinding] = {}
     scanned_t: float | None = None
