@@ -29,6 +29,9 @@ from nis_edge.sampling import Sampler
 BLOCKS: Final = 12
 """Equal blocks of a run for spread and bootstrap; at least 10 (edge.md 2.4, point 5)."""
 
+STILL_READINGS: Final = 20
+"""As many readings in a row never agree to the last digit while the load changes, unless the converter is stuck."""
+
 UNSTEADY: Final = 0.2
 """Block medians that differ by more than this share deserve a word."""
 
@@ -111,6 +114,7 @@ def power_of(
     if gated is None:
         return _no_power(found, source, sampler, "the assessment did not run, so there is no load to measure")
     try:
+        _refuse_still(sampler)
         load = energy_blocks(sampler.readings, gated.start_s, gated.end_s, period_s=sampler.period_s, blocks=BLOCKS)
     except SensorUnavailableError as error:
         return _no_power(found, source, sampler, f"{source.info.board}/{source.info.source}: {error}")
@@ -146,6 +150,19 @@ def power_of(
         reason=None,
         looked_for=found.absent,
     )
+
+
+def _refuse_still(sampler: Sampler) -> None:
+    """Raise when idle and load read the same to the last digit: that is a stuck converter, not a steady machine.
+
+    Raises:
+        SensorUnavailableError: the hardware.
+    """
+    values = {reading.watts for reading in sampler.readings if reading.watts is not None}
+    if len(values) == 1 and len(sampler.readings) >= STILL_READINGS:
+        raise SensorUnavailableError(
+            f"all {len(sampler.readings)} readings are {values.pop():.3f} W, idle or busy: the converter is stuck"
+        )
 
 
 def _no_power(found: Discovery, source: PowerSource | None, sampler: Sampler, reason: str) -> Power:

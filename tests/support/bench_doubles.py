@@ -96,6 +96,11 @@ class SimulatedMeter:
         pass
 
 
+def about(watts: float) -> Callable[[float], float]:
+    """A live converter's steady power: the last digit moves."""
+    return lambda t_s: watts + 1e-6 * (int(t_s * 1e4) % 7)
+
+
 def one_source(meter: SimulatedMeter) -> Callable[[], Discovery]:
     """A machine with this meter."""
     return lambda: Discovery(sources=(meter,))

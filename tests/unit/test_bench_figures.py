@@ -62,7 +62,7 @@ def test_power_comes_from_the_seconds_of_the_load_and_net_energy_leaves_idle_out
 
 def test_a_sensor_that_vanishes_in_the_load_leaves_no_power_but_the_reason() -> None:
     def watts(t_s: float) -> float | None:
-        return None if t_s > 20.0 else 5.0
+        return None if t_s > 20.0 else busy(t_s)
 
     power = power_of(Discovery(), SimulatedMeter(watts), sampler_over(watts), LOAD, IDLE, seed=1)
     assert power.load_w is None and "the simulated sensor is gone" in (power.reason or "")
@@ -71,12 +71,17 @@ def test_a_sensor_that_vanishes_in_the_load_leaves_no_power_but_the_reason() -> 
 
 def test_a_sensor_that_vanishes_while_idle_leaves_gross_energy_and_says_why_net_is_missing() -> None:
     def watts(t_s: float) -> float | None:
-        return None if t_s > 29.0 else 5.0
+        return None if t_s > 29.0 else busy(t_s)
 
     power = power_of(Discovery(), SimulatedMeter(watts), sampler_over(watts), LOAD, IDLE, seed=1)
     assert power.load_w is not None and power.net_w is None
     assert power.energy_per_assessment is not None
     assert "idle: " in (power.energy_per_assessment.net_reason or "")
+
+
+def test_a_converter_that_reads_the_same_idle_and_busy_gives_no_power() -> None:
+    power = power_of(Discovery(), SimulatedMeter(busy), sampler_over(lambda _: 6.65), LOAD, IDLE, seed=1)
+    assert power.load_w is None and "stuck" in (power.reason or "")
 
 
 def test_no_source_names_what_was_looked_for() -> None:

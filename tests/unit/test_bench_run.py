@@ -20,7 +20,7 @@ from nis_edge.monitor.window import SPECIALS
 from nis_edge.power.gate import Limits
 from nis_edge.power.rails import Discovery
 from nis_edge.power.throttle import ThrottleState
-from tests.support.bench_doubles import HollowModel, SimulatedMeter, calm, meter_info, one_source
+from tests.support.bench_doubles import HollowModel, SimulatedMeter, about, calm, meter_info, one_source
 from tests.support.tiny_models import write_tiny_package
 
 BRIEF = Plan("quick", warm_s=0.0, idle_s=0.2, gated_s=0.4, other_s=0.02, cost_s=0.08, loads=2)
@@ -37,7 +37,7 @@ def measure(
     said: list[str] = []
     surroundings = Surroundings(
         **{
-            "find_power": one_source(SimulatedMeter(lambda _: 5.0)),
+            "find_power": one_source(SimulatedMeter(about(5.0))),
             "throttle": calm,
             "temperatures": lambda: {"cpu": 50.0},
             "open_model": lambda *_: HollowModel(),
@@ -48,12 +48,18 @@ def measure(
     return run_bench(request, said.append, surroundings), said
 
 
+@pytest.fixture(scope="module")
+def metered(package: Path) -> tuple[Report, list[str]]:
+    """A run with a meter at 5 W, and what it said of its progress."""
+    return measure(package)
+
+
 def verdicts(report: Report) -> dict[str, str]:
     return {gate.name: gate.verdict for gate in report.gates}
 
 
-def test_a_run_with_a_meter_passes_all_gates_and_rests_before_and_after_the_load(package) -> None:
-    report, said = measure(package)
+def test_a_run_with_a_meter_passes_all_gates_and_rests_before_and_after_the_load(metered) -> None:
+    report, said = metered
     assert set(verdicts(report).values()) == {"pass"} and report.verdict == "pass"
     order = [line for line in said if "idle" in line or line.startswith("assessment: measuring")]
     assert [line.split(":")[0] for line in order] == ["idle before", "assessment", "idle after"]
@@ -82,8 +88,6 @@ def test_a_run_without_a_meter_is_indeterminate_names_every_source_and_does_not_
 def test_one_failed_gate_fails_the_run(package) -> None:
     report, _ = measure(package, Limits(power_w=4.0))
     assert verdicts(report)["power upper bound"] == "fail" and report.verdict == "fail"
-    report, _ = measure(package, Limits(package_bytes=10))
-    assert report.verdict == "fail"
 
 
 def test_throttling_makes_latency_and_power_indeterminate(package) -> None:
@@ -96,7 +100,7 @@ def test_throttling_makes_latency_and_power_indeterminate(package) -> None:
 
 
 def test_an_incomplete_scope_cannot_pass(package) -> None:
-    meter = SimulatedMeter(lambda _: 5.0, meter_info("rails", "C", complete=False))
+    meter = SimulatedMeter(about(5.0), meter_info("rails", "C", complete=False))
     report, _ = measure(package, find_power=one_source(meter))
     assert verdicts(report)["power upper bound"] == "indeterminate"
 
@@ -131,8 +135,8 @@ def test_the_model_is_closed_whatever_happens(package) -> None:
     assert len(opened) == 2 and all(model.closed for model in opened)
 
 
-def test_the_result_file_is_json_of_the_documented_schema_and_the_table_shows_the_verdicts(package) -> None:
-    report, _ = measure(package)
+def test_the_result_file_is_json_of_the_documented_schema_and_the_table_shows_the_verdicts(metered) -> None:
+    report, _ = metered
     text = to_json(report)
     assert msgspec.json.decode(text, type=Report) == report
     plain = msgspec.json.decode(text)
@@ -177,12 +181,11 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(words, told, capsys) -> None:
     assert told in error and error.count("\n") == 1 and "Traceback" not in error
 
 
-@pytest.mark.parametrize(("limit_w", "metered", "code"), [(10.0, True, 0), (4.0, True, 1), (10.0, False, 3)])
+@pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 1), ("indeterminate", 3)])
 def test_the_exit_code_tells_the_verdict_and_the_json_goes_where_it_was_asked(
-    package, tmp_path, monkeypatch, capsys, limit_w, metered, code
+    package, metered, tmp_path, monkeypatch, capsys, verdict, code
 ) -> None:
-    found = one_source(SimulatedMeter(lambda _: 5.0)) if metered else Discovery
-    report, _ = measure(package, Limits(power_w=limit_w), find_power=found)
+    report = msgspec.structs.replace(metered[0], verdict=verdict)
     asked: list[Request] = []
 
     def instead(request: Request, progress: Any) -> Report:
@@ -191,13 +194,14 @@ def test_the_exit_code_tells_the_verdict_and_the_json_goes_where_it_was_asked(
 
     monkeypatch.setattr("nis_edge.benching.run_bench", instead)
     config = tmp_path / "nis.toml"
-    config.write_text(f"[bench]\npower_w_max = {limit_w}\n")
+    config.write_text("[bench]\npower_w_max = 7.5\npackage_gb_max = 2\n")
     target = tmp_path / "b.json"
     words = ["bench", "--quick", "--model", str(package), "--config", str(config), "--json"]
     assert cli.main([*words, str(target)]) == code
     assert msgspec.json.decode(target.read_bytes(), type=Report) == report
     assert f"written: {target}" in capsys.readouterr().out
-    assert asked[0].limits.power_w == limit_w and asked[0].plan.mode == "quick"
+    assert asked[0].limits == Limits(latency_ms=50.0, power_w=7.5, package_bytes=2_000_000_000)
+    assert asked[0].plan.mode == "quick"
     assert cli.main([*words, "-"]) == code
     assert msgspec.json.decode(capsys.readouterr().out, type=Report) == report
 
