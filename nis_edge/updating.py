@@ -250,7 +250,7 @@ class UpdateLoop:
             apply: False only looks.
 
         Returns:
-            Whether a model was taken on (apply) or could be (look only). Failures end up in the status, not here.
+            Whether another model was taken on (apply) or could be (look only). Failures end up in the status.
         """
         if self._update.state is not State.IDLE:
             self._tell(f"an update is under way ({self._update.state.value})")
@@ -269,8 +269,9 @@ class UpdateLoop:
             verdict = judge(look.rollout, look.target, self._settings.device, self._update.journal)
             self._tell(verdict.text)
             return verdict.slot is not None
+        before = self._update.journal.active
         await self._drive(Event.OFFERED)
-        return self._update.journal.trial is not None or self._committed(look.target.sha256)
+        return self._update.journal.trial is not None or self._update.journal.active != before
 
     async def roll_back(self) -> bool:
         """Return to the previous model (or the factory's) and deny the present one; False when none can be left."""
@@ -599,11 +600,12 @@ class UpdateLoop:
             ok = await self.roll_back()
         elif request.do in ("check", "apply", "import"):
             folder = Path(request.path) if request.do == "import" and request.path else None
-            ok = await self.check(folder=folder, apply=request.do != "check")
+            await self.check(folder=folder, apply=request.do != "check")
+            ok = self._error is None
         else:
             self._tell(f"unknown request {request.do!r}")
             ok = False
-        self._answer(Answer(id=request.id, ok=ok and self._error is None, text=self._error or self._detail or ""))
+        self._answer(Answer(id=request.id, ok=ok, text=self._error or self._detail or ""))
 
     def _read_request(self) -> Request | None:
         path = self._settings.folder / "request.json"
@@ -627,10 +629,6 @@ class UpdateLoop:
     def _target(self) -> Target:
         assert self._look.target is not None
         return self._look.target
-
-    def _committed(self, sha256: str) -> bool:
-        active = self._update.journal.active
-        return active is not None and active.sha256 == sha256
 
     def _close_partial(self) -> None:
         if self._partial is not None:

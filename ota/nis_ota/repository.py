@@ -286,6 +286,8 @@ class Repository:
         """The rollout document's file of every cohort."""
         found = {}
         for path, info in self._load(ROLLOUT, Targets).signed.targets.items():
+            if not path.startswith("rollout/"):
+                continue
             cohort = path.removeprefix("rollout/").removesuffix(".json")
             found[cohort] = self.target_file(path, info.hashes["sha256"])
         return found

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 SECTOR = 512
 
 
-class PowerCut(BaseException):  # noqa: N818  # an event, not an error anyone may handle
-    """The power is gone; nothing of the running program survives."""
+class PowerCut(BaseException):
+    """The power is gone: an event that nobody may handle; nothing of the running program survives."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class SimulatedDisk:
         self._open: dict[int, tuple[_File, bool]] = {}
         self._next_fd = 1000
 
-    # --- after the cut --------------------------------------------------------------------------------------------------
+    # --- after the cut ------------------------------------------------------------------------------------------------
 
     def after_cut(self, mode: str, seed: int = 0) -> SimulatedDisk:
         """The disk as the next start finds it. `mode`: lost, kept, or torn (as the seed decides)."""
@@ -98,7 +98,7 @@ class SimulatedDisk:
             fresh._durable_folders[folder] = dict(fresh._folders[folder])
         return fresh
 
-    # --- Disk -----------------------------------------------------------------------------------------------------------
+    # --- Disk ---------------------------------------------------------------------------------------------------------
 
     def open(self, path: str, *, write: bool, create: bool = False) -> int:
         folder, name = _split(path)
@@ -203,7 +203,7 @@ class SimulatedDisk:
     def free_bytes(self, path: str) -> int:
         return self._free()
 
-    # --- for tests --------------------------------------------------------------------------------------------------------
+    # --- for tests ----------------------------------------------------------------------------------------------------
 
     def content(self, path: str) -> bytearray:
         """The bytes of a file, to be read or damaged; what is changed here is changed on the medium."""

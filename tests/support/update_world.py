@@ -84,6 +84,8 @@ class Publisher:
     now: datetime = NOW
 
     def __post_init__(self) -> None:
+        if self.folder.exists():
+            return
         Repository.create(self.folder, root=Quorum(1, 2), targets=Quorum(2, 3), passphrase=None, now=self.now)
 
     @property
