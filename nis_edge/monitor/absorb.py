@@ -62,12 +62,13 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
     if before is not None and event.id in before.ids:
         return replace(state, counts=replace(state.counts, duplicates=state.counts.duplicates + 1))
     agents = {**agents, event.agent: _absorb_into_agent(before, event, t)}
-    outcome = None
+    gap = None
     stated = state.confidences.get(event.outcome_of) if event.kind == "outcome" and event.outcome_of else None
     if stated is not None and event.outcome is not None:
         by, confidence = stated
-        outcome = Outcome(confidence=confidence, right=event.outcome, t=t, id=event.id)
+        gap = confidence - event.outcome
         if by in agents:
+            outcome = Outcome(confidence=confidence, right=event.outcome, t=t, id=event.id)
             agents[by] = replace(agents[by], outcomes=_push(agents[by].outcomes, outcome, kept.OUTCOMES_KEPT))
     result = _result_of(event, t)
     is_control = event.kind in CONTROL_KINDS
@@ -77,9 +78,11 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
         counts=_count(state, before, event, now, time_known=time_known),
         goal=(event.text or "")[:WINDOW_TEXT_CHARS_MAX] if event.kind == "goal" else state.goal,
         window=state.window if is_control else _push(state.window, clip(event), WINDOW_EVENTS_MAX),
-        results=_push(state.results, result, kept.TEAM_RESULTS_KEPT),
+        results=(*state.results[-kept.TEAM_RESULTS_KEPT + 1 :], result.ok) if result else state.results,
+        result_times=_push(state.result_times, t if result else None, kept.TEAM_RESULTS_KEPT),
         latencies=_push(state.latencies, event.latency_ms, kept.TEAM_LATENCIES_KEPT),
-        outcomes=_push(state.outcomes, outcome, kept.TEAM_OUTCOMES_KEPT),
+        confidence_gaps=_push(state.confidence_gaps, gap, kept.TEAM_OUTCOMES_KEPT),
+        brier_terms=_push(state.brier_terms, None if gap is None else gap * gap, kept.TEAM_OUTCOMES_KEPT),
         event_times=_push(state.event_times, t, kept.TEAM_TIMES_KEPT),
         event_t=state.event_t if is_control else t,
         claims=_absorb_claim(state.claims, event, t),

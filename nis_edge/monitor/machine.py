@@ -59,6 +59,9 @@ from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer,
 SCAN_EVERY_S: Final = 1.0
 """How often all agents are looked over: silence is counted in seconds."""
 
+CLAIMS_EVERY_S: Final = 10.0
+"""How often claims are looked over without a new one: they only grow old, and that takes minutes."""
+
 UNWATCHED_S: Final = 60.0
 """A leap of the clock beyond this was no watching: the machine slept, or its clock was set."""
 
@@ -216,7 +219,7 @@ def _judge(
     state: MonitorState, before: MonitorState, touched: dict[str, None], t: float, now: float, options: Options
 ) -> MonitorState:
     """Let the rules speak: on what was touched at once, on everything at most once a second."""
-    is_scan = state.scanned_t is None or t - state.scanned_t >= SCAN_EVERY_S
+    is_scan = _is_due(state.scanned_t, t, SCAN_EVERY_S)
     examined: set[Scope] = set()
     verdicts: list[Verdict] = []
     if is_scan:
@@ -230,10 +233,10 @@ def _judge(
         examined.add("device")
         verdicts += device_verdicts(state)
         state = replace(state, device=view_of(state, t))
-    if is_scan or state.claims is not before.claims:
+    if state.claims and (state.claims is not before.claims or _is_due(state.claims_t, t, CLAIMS_EVERY_S)):
         examined.add("claims")
         verdicts += conflicting_claims(state.claims, t)
-        state = replace(state, agreement=agreement(state.claims, t))
+        state = replace(state, claims_t=t, agreement=agreement(state.claims, t))
     for name in touched:
         if name in state.agents:
             verdicts += agent_verdicts(state.agents[name], t, options.rules)
@@ -251,6 +254,10 @@ def _judge(
         if verdict.standing == "raise" and len(open_now) < FINDINGS_OPEN_MAX:
             open_now[key] = _opened(verdict, t, now)
     return replace(state, open=open_now)
+
+
+def _is_due(last_t: float | None, t: float, every_s: float) -> bool:
+    return last_t is None or t - last_t >= every_s
 
 
 def _opened(verdict: Verdict, t: float, now: float) -> OpenFinding:
@@ -333,7 +340,7 @@ def _ask(
 def _speak(
     state: MonitorState, t: float, now: float, *, has_news: bool, options: Options
 ) -> tuple[MonitorState, tuple[Effect, ...]]:
-    is_due = state.emitted_t is None or t - state.emitted_t >= options.assessment_every_s
+    is_due = _is_due(state.emitted_t, t, options.assessment_every_s)
     time_known, fresh_s = options.rules.time_known, options.fresh_s
     if not (has_news or is_due) and not has_changed(state, t, time_known=time_known, fresh_s=fresh_s):
         return state, ()

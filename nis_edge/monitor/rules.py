@@ -395,8 +395,9 @@ def agrees(left: ClaimEntry, right: ClaimEntry) -> bool | None:
         return None
     if _is_number(left.value) and _is_number(right.value):
         first, second = float(left.value), float(right.value)
-        stated = [claim.tol for claim in (left, right) if claim.tol is not None]
-        allowed = max(stated) if stated else CLAIM_TOLERANCE * max(abs(first), abs(second))
+        allowed = max(left.tol or 0.0, right.tol or 0.0)
+        if left.tol is None and right.tol is None:
+            allowed = CLAIM_TOLERANCE * max(abs(first), abs(second))
         return abs(first - second) <= allowed
     if type(left.value) is not type(right.value):
         return None

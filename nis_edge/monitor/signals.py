@@ -73,23 +73,23 @@ def coverage_of(state: MonitorState, t: float, fresh_s: float) -> tuple[int, str
         return 1, f"device and liveness; the last agent event is {t - state.event_t:.0f} s old"
     if not state.agreement[1]:
         return 2, "device and fresh events; no claims of several agents to compare"
-    resolved = len(state.outcomes)
+    resolved = len(state.confidence_gaps)
     if resolved < CALIBRATION_OUTCOMES_MIN:
         return 3, f"device, events and comparable claims; {resolved} of {CALIBRATION_OUTCOMES_MIN} outcomes resolved"
     return 4, f"device, events, comparable claims and {resolved} resolved outcomes"
 
 
 def _success_rate(state: MonitorState, t: float, time_known: bool) -> Metric:
-    known = [result for result in state.results if result.ok is not None]
+    succeeded = state.results.count(True)
+    known = succeeded + state.results.count(False)
     if not known:
         return _unavailable("share", "no call or step with a known result")
-    succeeded = sum(bool(result.ok) for result in known)
-    low, high = wilson(succeeded, len(known))
+    low, high = wilson(succeeded, known)
     return Metric(
-        value=succeeded / len(known),
+        value=succeeded / known,
         unit="share",
-        n=len(known),
-        window_s=t - known[0].t if time_known else None,
+        n=known,
+        window_s=t - state.result_times[0] if time_known else None,
         source="derived",
         low=low,
         high=high,
@@ -141,21 +141,18 @@ def _coherence(state: MonitorState) -> Metric:
 
 
 def _overconfidence(state: MonitorState) -> Metric:
-    outcomes = state.outcomes
-    if not outcomes:
+    gaps = state.confidence_gaps
+    if not gaps:
         return _unavailable("share", "no stated confidence has met its outcome")
-    gap = sum(outcome.confidence - outcome.right for outcome in outcomes) / len(outcomes)
-    return _derived(gap, "share", len(outcomes))
+    return _derived(sum(gaps) / len(gaps), "share", len(gaps))
 
 
 def _brier(state: MonitorState) -> Metric:
-    outcomes = state.outcomes
-    if len(outcomes) < CALIBRATION_OUTCOMES_MIN:
-        reason = f"needs {CALIBRATION_OUTCOMES_MIN} resolved outcomes, has {len(outcomes)}"
-        return _unavailable("score", reason, n=len(outcomes))
-    return _derived(
-        sum((outcome.confidence - outcome.right) ** 2 for outcome in outcomes) / len(outcomes), "score", len(outcomes)
-    )
+    terms = state.brier_terms
+    if len(terms) < CALIBRATION_OUTCOMES_MIN:
+        reason = f"needs {CALIBRATION_OUTCOMES_MIN} resolved outcomes, has {len(terms)}"
+        return _unavailable("score", reason, n=len(terms))
+    return _derived(sum(terms) / len(terms), "score", len(terms))
 
 
 def _pressure(state: MonitorState) -> Metric:

@@ -200,11 +200,14 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     event_t: float | None = None
     goal: str | None = None
     window: tuple[AgentEvent, ...] = ()
-    results: tuple[Result, ...] = ()
+    results: tuple[bool | None, ...] = ()
+    result_times: tuple[float, ...] = ()
     latencies: tuple[float, ...] = ()
-    outcomes: tuple[Outcome, ...] = ()
+    confidence_gaps: tuple[float, ...] = ()
+    brier_terms: tuple[float, ...] = ()
     event_times: tuple[float, ...] = ()
     claims: dict[str, tuple[ClaimEntry, ...]] = {}
+    claims_t: float | None = None
     agreement: tuple[int, int] = (0, 0)
     confidences: dict[str, tuple[str, float]] = {}
     open: dict[Key, OpenFinding] = {}
