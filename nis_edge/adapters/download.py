@@ -21,6 +21,11 @@ from nis_edge.update.offer import OLD_MODEL_STAYS
 
 CHUNK_BYTES: Final = 64 * KIB
 
+RETRIES: Final = urllib3.Retry(
+    total=2, connect=0, read=0, redirect=2, status=0, other=0, respect_retry_after_header=False
+)
+"""Two redirects; everything else is for the caller, who waits as long as the server asked and then resumes."""
+
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 RETRY_AFTER_SECONDS_MAX: Final = 3600.0
@@ -93,7 +98,7 @@ class HttpSource:
                 preload_content=False,
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=10, read=self._stall_s),
-                retries=urllib3.Retry(total=2, connect=0, read=0, redirect=2, status=0, other=0),
+                retries=RETRIES,
             )
         except urllib3.exceptions.HTTPError as error:
             raise DownloadInterruptedError(f"{_host(url)} does not answer: {_cause(error)}; {_KEPT}") from error

@@ -42,6 +42,11 @@ CONFIG: Final = UpdaterConfig(
 """Sizes at which a metadata file is refused (endless data); a whole real chain is under 8 KiB."""
 
 
+RETRIES: Final = urllib3.Retry(
+    total=2, connect=2, read=1, redirect=2, status=0, backoff_factor=0.2, respect_retry_after_header=False
+)
+
+
 class HttpFetcher(FetcherInterface):
     """Metadata over HTTP or HTTPS, bounded in time; every fault, also one in mid-stream, is a tuf DownloadError.
 
@@ -77,7 +82,7 @@ class HttpFetcher(FetcherInterface):
                 preload_content=False,
                 decode_content=False,
                 timeout=timeout,
-                retries=urllib3.Retry(total=2, connect=2, read=1, redirect=2, backoff_factor=0.2, status=0),
+                retries=RETRIES,
             )
         except urllib3.exceptions.HTTPError as error:
             raise tuf_errors.DownloadError(f"{_host(url)} does not answer: {_cause(error)}") from error

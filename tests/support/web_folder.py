@@ -13,6 +13,13 @@ Fault = Callable[[BaseHTTPRequestHandler, bytes], bool]
 """Given the handler and the file's bytes; True: it has answered."""
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """A client that leaves in the middle is what half of these tests are about."""
+
+    def handle_error(self, *_args: object) -> None:
+        """Quiet."""
+
+
 class WebFolder:
     """A server on loopback.
 
@@ -37,7 +44,7 @@ class WebFolder:
             def log_message(self, *_args: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
