@@ -127,6 +127,7 @@ def run_bench(request: Request, progress: Progress, surroundings: Surroundings |
     machine = bench_machine.machine()
     progress(f"loading {request.package.name} {plan.loads} times")
     model, memory = _load(request, around)
+    found = Discovery()
     try:
         subject = _subject(request, model)
         found = around.find_power()
@@ -142,6 +143,8 @@ def run_bench(request: Request, progress: Progress, surroundings: Surroundings |
         peak = bench_machine.peak_rss_bytes()
     finally:
         model.close()
+        for one in found.sources:
+            one.close()
     if sampler.fault:
         raise SensorUnavailableError(f"{sampler.fault}; no figure of this run is used, run it again")
     thermal = thermal_of(sampler)

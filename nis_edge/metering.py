@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from nis_edge.adapters import sysfs, vcio
+from nis_edge.adapters import serial_meter, sysfs, vcio
 from nis_edge.errors import ConfigError
 from nis_edge.limits import BOARD_FILE_BYTES_MAX, BOARD_FILES_MAX
 from nis_edge.power.boards import Board, parse_board
@@ -79,7 +79,7 @@ def find_power(root: Path | None = None, boards: Sequence[Board] | None = None) 
     faults: Sequence[ConfigError] = ()
     if boards is None:
         boards, faults = load_boards()
-    found = (sysfs.discover(at, boards), vcio.discover(at, boards))
+    found = (serial_meter.discover(at, boards), sysfs.discover(at, boards), vcio.discover(at, boards))
     absent = [absence for discovery in found for absence in discovery.absent]
     return Discovery(
         sources=best_first([source for discovery in found for source in discovery.sources]),
@@ -152,13 +152,15 @@ class PowerMeter:
 
     def _search(self, now: float) -> None:
         self._searched_s = now
+        if self._source is not None:
+            self._source.close()  # what it holds, such as a serial port, must be free to be found again
         self._found = self._find()
-        before = self._source
         # The best that gives a figure now. A counter needs a second look: its first silence is no reason to pass it by.
         speaking = [source for source in self._found.sources if _speaks(source, now)]
         self._source = next(iter(speaking or self._found.sources), None)
-        if before is not None and before is not self._source:
-            before.close()
+        for source in self._found.sources:
+            if source is not self._source:
+                source.close()
 
 
 def _speaks(source: PowerSource, now: float) -> bool:

@@ -23,11 +23,12 @@ BOARD_FORMAT: Final = 1
 TEXT_CHARS_MAX: Final = 400
 """A sentence for a table on a screen, not an essay."""
 
-Kind = Literal["hwmon", "iio", "powercap", "power_supply", "gencmd"]
-KINDS: Final[tuple[Kind, ...]] = ("hwmon", "iio", "powercap", "power_supply", "gencmd")
+Kind = Literal["hwmon", "iio", "powercap", "power_supply", "gencmd", "um_meter", "nis_meter"]
+KINDS: Final[tuple[Kind, ...]] = ("hwmon", "iio", "powercap", "power_supply", "gencmd", "um_meter", "nis_meter")
 """How a source is read; the kind fixes the files and their units, as the kernel's or firmware's interface does."""
 
 KINDS_WITH_CHIPS: Final = ("hwmon", "iio")
+KINDS_WITH_PORTS: Final = ("um_meter", "nis_meter")
 
 
 class Rail(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,7 @@ class BoardSource(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: Kind
     chips: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     scope: Scope
     grade: Grade
     complete: bool
@@ -107,6 +109,9 @@ def _parse_source(table: _Table) -> BoardSource:
     if rails and not any(rail.counted for rail in rails):
         table.fault("rail", "no rail is counted, so there is no total; set counted = true on at least one")
     chips = table.texts("chips") if kind in KINDS_WITH_CHIPS else ()
+    ports = table.texts("ports") if kind in KINDS_WITH_PORTS else ()
+    if ports and len(rails) != 1:
+        table.fault("rail", "a serial meter has exactly one rail")
     scope = cast(Scope, table.literal("scope", SCOPES))
     grade = cast(Grade, table.literal("grade", GRADES))
     complete = table.flag("complete")
@@ -118,6 +123,7 @@ def _parse_source(table: _Table) -> BoardSource:
         id=table.text("id"),
         kind=kind,
         chips=chips,
+        ports=ports,
         scope=scope,
         grade=grade,
         complete=complete,
