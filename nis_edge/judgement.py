@@ -17,7 +17,7 @@ from nis_edge.engine.model import Model
 from nis_edge.errors import ModelError
 from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
 from nis_edge.monitor.labels import HEAD_NAME
-from nis_edge.monitor.window import Prompt, encode
+from nis_edge.monitor.window import SPECIALS, Prompt, encode
 from nis_edge.wire.messages import ModelAnswer
 
 
@@ -50,6 +50,9 @@ class PromptJudge:
             tokenizer = self._model.tokenizer
             if tokenizer is None:
                 raise ModelError(f"{path}: the package has no tokenizer, so it can't read events")
+            for name in SPECIALS:
+                # A model made for other windows would fail at each prompt: better to say so now.
+                tokenizer.special(name)
             self._tokenizer = tokenizer
             self._outputs = outputs_of(manifest)
             self.judge = judge_of(manifest)

@@ -83,6 +83,8 @@ class Replay:
         self.episodes: list[Episode] = []
         self.worst: Status = "unknown"
         self.last: Assessment | None = None
+        self.asked = 0
+        self.unanswered = 0
 
     def feed(self, event: AgentEvent) -> list[Assessment]:
         """Let one event happen; returns the assessments it and the time before it gave rise to."""
@@ -122,9 +124,11 @@ class Replay:
 
     def _put(self, ask: Ask) -> ModelAnswers:
         assert self._model is not None
+        self.asked += 1
         try:
             return ModelAnswers(ask.id, self._model.answer(ask.prompt))
         except ModelError as error:
+            self.unanswered += 1
             return ModelAnswers(ask.id, None, str(error))
 
     def _note(self, effect: Effect) -> list[Assessment]:

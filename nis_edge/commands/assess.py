@@ -82,6 +82,8 @@ class Tally:
     runs: int = 0
     events: int = 0
     bad_lines: int = 0
+    asked: int = 0
+    unanswered: int = 0
     worst: Counter[str] = field(default_factory=Counter)
     labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     recorded: Counter[str] = field(default_factory=Counter)
@@ -137,7 +139,7 @@ def _judge(
             elif tally.bad_lines == BAD_LINES_SHOWN + 1:
                 _fail(f"{args.file}: more malformed lines follow; they are counted below")
         elif isinstance(line, Run):
-            replay = Replay(Options(rules=RuleOptions(time_known=False)), model, model_line)
+            replay = Replay(Options(rules=RuleOptions(time_known=line.is_timed)), model, model_line)
             assessments = [spoken for event in canonical_events(line) for spoken in replay.feed(event)]
             _report(args, line.id or f"line {number}", line.system, replay, assessments, tally, out, line.outcome)
             progress.step(tally.runs, "runs")
@@ -172,6 +174,8 @@ def _report(
 ) -> None:
     tally.runs += 1
     tally.events += replay.events
+    tally.asked += replay.asked
+    tally.unanswered += replay.unanswered
     tally.worst[replay.worst] += 1
     for label in dict.fromkeys(episode.finding.label for episode in replay.episodes):
         sources = {episode.finding.source for episode in replay.episodes if episode.finding.label == label}
@@ -235,6 +239,9 @@ def _print_summary(tally: Tally) -> None:
     print("\nSummary")
     skipped = f"; {tally.bad_lines} malformed lines left out" if tally.bad_lines else ""
     print(f"  {tally.runs} judged, {tally.events} events{skipped}")
+    if tally.asked:
+        missing = f"; it gave no answer to {tally.unanswered}" if tally.unanswered else ""
+        print(f"  {tally.asked} questions put to the model{missing}")
     for status in ("critical", "degraded", "healthy", "unknown"):
         if tally.worst[status]:
             print(f"  {status:12} {tally.worst[status]:6}  {tally.worst[status] / tally.runs:6.1%}")

@@ -191,10 +191,12 @@ def _event_rate(state: MonitorState, t: float, time_known: bool) -> Metric:
 
 
 def _failure_probability(state: MonitorState) -> Metric:
-    if state.answer is None or state.answer.failure_probability is None:
-        return _unavailable(
-            "probability", state.judge_reason if state.judge is None else "the model has not answered yet"
-        )
+    if state.judge is None:
+        return _unavailable("probability", state.judge_reason)
+    if state.answer is None:
+        return _unavailable("probability", state.answer_reason or "the model has not answered yet")
+    if state.answer.failure_probability is None:
+        return _unavailable("probability", "the model has no output for it")
     return Metric(value=state.answer.failure_probability, unit="probability", n=1, window_s=None, source="modelled")
 
 

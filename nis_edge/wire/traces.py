@@ -3,7 +3,8 @@
 A run's lines say less than a live stream does, so the translation adds only what the text shows for certain: a call is
 a call when it is written as one (``CALL name {json}``, ``ACT name{...}``), a result failed when it says so in the form
 tools use for it, and succeeded when its form is that of data. What is not certain stays None. There is no time in a
-run: ``ts`` counts the events, and whoever judges them is told that times are unknown.
+run unless each line has its ``t``: ``ts`` then counts the events, and whoever judges them is told that times are
+unknown.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ _WORLD: Final = frozenset({"tool", "tools", "environment", "env", "function", "s
 
 
 class RunLine(msgspec.Struct, frozen=True):
-    """One event as the recording has it."""
+    """One event as the recording has it; ``t`` in seconds where it has times."""
 
     agent: str
     kind: Literal["user", "agent", "tool", "system"]
     text: str
+    t: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     outcome: int | None = None
     findings: tuple[str, ...] = ()
     step_labels: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether every event has its time."""
+        return bool(self.events) and all(line.t is not None for line in self.events)
 
 
 _run_decoder: Final = msgspec.json.Decoder(Run)
@@ -90,17 +97,25 @@ def decode_run(raw: bytes) -> Run:
 
 
 def canonical_events(run: Run) -> tuple[AgentEvent, ...]:
-    """Translate a run's events; ids are ``1``, ``2`` ... in order, times count the events.
+    """Translate a run's events; ids are ``1``, ``2`` ... in order, times are the run's or count the events.
 
     The goal is the first thing a user said; in a run without a user it is the first event, for no team starts without a
-    task. A result is filed under the agent whose call it answers when the recording names only the tool.
+    task. A goal that the recording states apart comes first, as event ``0``. A result is filed under the agent whose
+    call it answers when the recording names only the tool.
     """
     goal_at = next((index for index, line in enumerate(run.events) if line.kind == "user"), 0)
     events: list[AgentEvent] = []
+    if run.goal is not None:
+        goal_at = -1
+        start = (run.events[0].t or 0.0) if run.is_timed else 0.0
+        events.append(AgentEvent(id="0", ts=start, agent="user", kind="goal", text=run.goal))
+    is_timed = run.is_timed
     caller: str | None = None
     called: str | None = None
     for index, line in enumerate(run.events):
         event = _event(index, line, index == goal_at, caller, called)
+        if is_timed and line.t is not None:
+            event = replace(event, ts=line.t)
         events.append(event)
         if event.kind == "tool_call":
             caller, called = event.agent, event.tool

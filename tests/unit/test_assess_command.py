@@ -13,7 +13,7 @@ from nis_edge.cli import main
 from nis_edge.monitor.window import SPECIALS
 from nis_edge.pack.layout import Calibration
 from nis_edge.pack.writer import write_package
-from tests.support.tiny_models import tiny_manifest, tiny_tensors
+from tests.support.tiny_models import tiny_manifest, tiny_tensors, write_tiny_package
 
 GOOD = {
     "id": "good/1",
@@ -175,6 +175,15 @@ def test_the_model_is_asked_for_each_event_and_named(
     last = json.loads(verdicts.splitlines()[1])["last"]
     assert last["model"]["latency_ms"] is None and last["model"]["tokens"] > 20
     assert last["metrics"]["failure_probability"]["source"] == "modelled"
+
+
+def test_a_package_made_for_other_windows_is_refused_before_anything_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_tiny_package(tmp_path / "other.nis")
+    code, out, err = run(capsys, written(tmp_path / "runs.jsonl", GOOD), "--model", other)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1 and "special token" in err
 
 
 def test_a_broken_package_asked_for_by_name_is_one_clear_line(

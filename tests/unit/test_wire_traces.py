@@ -106,3 +106,16 @@ def test_what_a_recording_knows_of_its_outcome_is_kept_apart_from_its_events() -
     run = decode_run(raw)
     assert run.outcome == 0
     assert canonical_events(run)[0].extra is None
+
+
+def test_times_and_a_goal_stated_apart_are_taken_over() -> None:
+    timed = Run(
+        id="r", goal="water the field", events=(RunLine("a", "agent", "on it", 7.5), RunLine("a", "agent", "done", 9.0))
+    )
+    events = canonical_events(timed)
+    assert [(event.id, event.kind, event.ts) for event in events] == [
+        ("0", "goal", 7.5),
+        ("1", "message", 7.5),
+        ("2", "message", 9.0),
+    ]
+    assert timed.is_timed and not run_of(("a", "agent", "x")).is_timed
