@@ -18,6 +18,7 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "inbox.overflowed": ("agent", "dropped", "unharmed"),
     # judgement
     "window.assessed": ("status", "findings"),
+    "answer.failed": ("reason", "unharmed"),
     "finding.raised": ("label", "severity", "agents"),
     "finding.cleared": ("label",),
     # daemon
@@ -25,6 +26,8 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "daemon.stopped": ("reason",),
     "loop.failed": ("loop", "reason", "unharmed"),
     "loop.restarted": ("loop", "restarts"),
+    "loop.stalled": ("loops", "unharmed"),
+    "demo.started": ("agents", "broker"),
     "config.loaded": ("path",),
     "config.reloaded": ("path", "changed"),
     "config.refused": ("path", "reason", "unharmed"),
@@ -33,7 +36,12 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "broker.lost": ("reason", "unharmed"),
     "spool.overflowed": ("dropped", "unharmed"),
     "spool.failed": ("reason", "unharmed"),
+    "spool.recovered": ("waiting",),
+    "spool.set_aside": ("reason", "unharmed"),
+    "record.parked": ("reason", "unharmed"),
+    "subscription.refused": ("reason", "unharmed"),
     "api.started": ("address",),
+    "api.failed": ("reason", "unharmed"),
     "sensor.failed": ("sensor", "reason", "unharmed"),
     # update
     "update.noticed": ("source",),

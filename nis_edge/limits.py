@@ -185,7 +185,7 @@ UPDATE_SELFTEST_OUTPUT_BYTES_MAX: Final = 64 * KIB
 UPDATE_RESERVE_BYTES: Final = 32 * MIB
 """Disk left free beside a download, for the spool, the journal and the system's own logs."""
 
-# --- roof and telemetry: queues, the spool, the local API --------------------------------------------------------------
+# --- roof and telemetry: queues, the spool, the local API -------------------------------------------------------------
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
 """A configuration file; the documented example with every option is under 8 KiB."""
@@ -246,6 +246,18 @@ LOOP_RESTARTS_MAX: Final = 5
 
 LOOP_WINDOW_SECONDS: Final = 300.0
 """The same window as systemd's StartLimitIntervalSec in our unit."""
+
+ASSESSMENTS_KEPT: Final = 100
+"""Newest assessments that the local API shows; about 400 KB."""
+
+EXCERPTS_KEPT: Final = 1000
+"""Newest events whose words can still be shown as evidence; about 200 KB."""
+
+FOLLOWER_ITEMS_MAX: Final = 64
+"""Assessments that wait for one slow follower; the oldest is dropped, as a live view wants the newest."""
+
+LATENCIES_KEPT: Final = 2048
+"""Newest latencies from which percentiles are taken: the p99 then rests on twenty values."""
 
 DEMO_LINE_BYTES_MAX: Final = 64 * KIB
 """One line of the demo's script: one event."""

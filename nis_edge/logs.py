@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -22,6 +22,7 @@ _PRIORITY: Final[Mapping[str, int]] = {"critical": 2, "error": 3, "warning": 4, 
 _LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _VALUE_CHARS_MAX: Final = 2000
+_SUBJECTS_MAX: Final = 64
 
 
 def configure(level: str, stream: TextIO | None = None, *, plain: bool | None = None) -> Any:
@@ -52,6 +53,41 @@ def configure(level: str, stream: TextIO | None = None, *, plain: bool | None = 
     log = structlog.get_logger()
     threading.excepthook = _thread_failed
     return log
+
+
+class Occasional:
+    """Logs an event of one kind and subject at once, then at most every ``every_s``, with the count of those left out.
+
+    What input can cause without end must not fill the log without end.
+
+    Args:
+        log: a structlog logger.
+        monotonic: seconds.
+        every_s: the least time between two lines of one kind and subject.
+    """
+
+    def __init__(self, log: Any, monotonic: Callable[[], float], every_s: float = 30.0) -> None:
+        self._log = log
+        self._monotonic = monotonic
+        self._every_s = every_s
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def warning(self, name: str, subject: str = "", **fields: Any) -> None:
+        """Log, or count as left out.
+
+        Args:
+            name: of the event.
+            subject: what it is about; a few are told apart, the rest is one.
+            fields: of the event.
+        """
+        key = (name, subject) if (name, subject) in self._last or len(self._last) < _SUBJECTS_MAX else (name, "")
+        now = self._monotonic()
+        at, left_out = self._last.get(key, (float("-inf"), 0))
+        if now - at < self._every_s:
+            self._last[key] = (at, left_out + 1)
+            return
+        self._last[key] = (now, 0)
+        self._log.warning(name, **fields, **({"left_out": left_out} if left_out else {}))
 
 
 def _checked(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

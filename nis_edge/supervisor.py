@@ -85,6 +85,7 @@ class Supervisor:
             LoopFailedError: one failed too often (the others are ended cleanly first).
         """
         for loop in self._loops:
+            self._beat(loop)
             loop.task = asyncio.create_task(self._keep_alive(loop), name=loop.name)
         stopped = asyncio.create_task(stop.wait())
         watched = {loop.task for loop in self._loops if loop.task is not None}

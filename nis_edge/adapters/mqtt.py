@@ -103,6 +103,15 @@ class Acknowledgement:
     passes: bool = False
 
 
+def check_tls(files: TlsFiles) -> None:
+    """Open certificates and key once, to know before the first connection whether they serve.
+
+    Raises:
+        ConfigError: they can't be used (the operator acts).
+    """
+    _tls_context(files)
+
+
 class Backoff:
     """Pauses with full jitter: uniform between 0 and a ceiling that doubles, so that a fleet does not return at once.
 
@@ -141,6 +150,7 @@ class Connection:
         self.window = min(options.window, int(getattr(properties, "ReceiveMaximum", 65535)))
         self._packet_bytes_max = int(getattr(properties, "MaximumPacketSize", MQTT_PACKET_BYTES_MAX))
         self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
+        client.max_inflight_messages_set(self.window)
 
     def fits(self, message: Message) -> bool:
         """Whether the broker takes a packet of this size; sending a larger one would end the connection."""
@@ -188,9 +198,10 @@ class Connection:
         events = self._events
         if not events.acknowledged:
             events.raise_if_lost()
-            events.changed.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(events.changed.wait(), timeout_s)
+        # Cleared after the wait, so that what came before the next one is not slept over.
+        events.changed.clear()
         taken, events.acknowledged = events.acknowledged, []
         if not taken:
             events.raise_if_lost()
@@ -335,7 +346,6 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
         reconnect_on_failure=False,
     )
     client.connect_timeout = MQTT_CONNECT_SECONDS_MAX
-    client.max_inflight_messages_set(options.window)
     if options.username is not None:
         client.username_pw_set(options.username, options.password)
     if options.tls is not None:

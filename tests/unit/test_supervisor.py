@@ -174,5 +174,24 @@ def test_a_silent_heart_is_named_and_a_beating_one_is_not() -> None:
     asyncio.run(scenario())
 
 
+def test_a_loop_that_has_not_begun_yet_is_not_stalled() -> None:
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        s = supervisor(Log(), SteppedClock(monotonic=1e6))
+        seen: list[list[str]] = []
+
+        async def first(beat: Beat) -> None:
+            seen.append(s.stalled())
+            stop.set()
+            await forever(beat)
+
+        s.add("first", first, unharmed="-", stall_s=1)
+        s.add("second", forever, unharmed="-", stall_s=1)
+        await asyncio.wait_for(s.run(stop), 5)
+        assert seen == [[]]
+
+    asyncio.run(scenario())
+
+
 def test_the_pause_doubles_to_a_ceiling() -> None:
     assert [doubling_pause_s(n) for n in (1, 2, 3, 10)] == [0.5, 1.0, 2.0, 30.0]

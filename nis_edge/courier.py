@@ -1,0 +1,243 @@
+"""Brings records from the outbox to the broker, each at least once, and keeps the link.
+
+Theory of operation. One connection after the other: dial; on success publish the birth, subscribe, and send records in
+order, never more under way than the window allows. An acknowledged record leaves the outbox; one the broker refuses for
+good is parked; one it refuses for now ends the connection. When the link is lost, whatever was under way is sent again
+on the next connection: the outbox still has it. Between attempts the courier rests with full jitter. Being without a
+broker is a healthy state: it is told once, not at each attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Message, connect
+from nis_edge.clock import Clock
+from nis_edge.errors import BrokerLostError, ConfigError
+from nis_edge.outbox import Outbox
+from nis_edge.supervisor import Beat
+from nis_edge.telemetry import Telemetry
+
+STABLE_S: Final = 60.0
+"""A connection that held this long lets the next pause begin at the low end again."""
+
+FAREWELL_S: Final = 2.0
+"""At the end, how long to wait for acknowledgements of what is under way."""
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """How the link is: ``reason`` says why it is not connected."""
+
+    connected: bool
+    host: str | None
+    port: int | None
+    sessions: int = 0
+    reason: str | None = None
+    window: int | None = None
+
+
+class Courier:
+    """The link to one broker.
+
+    Args:
+        options: where it is and who we are; None when there is none, and then records stay in the outbox.
+        outbox: where records wait.
+        telemetry: makes messages of them.
+        greet: the messages to publish when connected, given the number of the connection.
+        subscriptions: topic filters to ask for.
+        on_message: takes what arrives; called in the network thread, must only put it into a bounded queue.
+        backoff: the pauses between attempts.
+        clock: the time.
+        log: a structlog logger.
+    """
+
+    def __init__(
+        self,
+        options: BrokerOptions | None,
+        *,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        greet: Callable[[int], list[Message]],
+        subscriptions: list[str],
+        on_message: Callable[[str, bytes, bool], None],
+        backoff: Backoff,
+        clock: Clock,
+        log: Any,
+    ) -> None:
+        self._options = options
+        self._outbox = outbox
+        self._telemetry = telemetry
+        self._greet = greet
+        self._subscriptions = subscriptions
+        self._on_message = on_message
+        self._backoff = backoff
+        self._clock = clock
+        self._log = log
+        self._states: dict[str, Message] = {}
+        self._stale_topics: set[str] = set()
+        self._connection: Connection | None = None
+        self._reconfigured = asyncio.Event()
+        self.farewell_reason = "stopped"
+        self.state = self._idle_state("not tried yet")
+
+    def show(self, message: Message) -> None:
+        """Publish a retained state now, and again at each connection; only the newest of each topic is remembered."""
+        self._states[message.topic] = message
+        self._stale_topics.add(message.topic)
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something new to send."""
+        if self._connection is not None:
+            self._connection.wake()
+
+    def reconfigure(self, options: BrokerOptions | None) -> None:
+        """Leave the broker there is, and go to this one."""
+        self._options = options
+        self._reconfigured.set()
+        self.wake()
+
+    async def run(self, beat: Beat) -> None:
+        """Keep the link until cancelled; then say farewell."""
+        told: str | None = None
+        while True:
+            self._reconfigured.clear()
+            started = None
+            try:
+                beat()
+                if self._options is None:
+                    self.state = self._idle_state("no broker is configured")
+                    await self._rest(3600.0, beat)
+                    continue
+                connection = await self._dial(self._options, beat)
+                started, told = self._clock.monotonic(), None
+                reason = await self._serve(connection, self._options, beat)
+            except (BrokerLostError, ConfigError) as error:
+                # Certificates were fine at the start; a file that vanished since may come back like a broker.
+                reason = str(error)
+            self._connection = None
+            self.state = replace(self._idle_state(reason), sessions=self.state.sessions)
+            if self._reconfigured.is_set():
+                self._backoff.reset()
+                continue
+            if started is not None and self._clock.monotonic() - started >= STABLE_S:
+                self._backoff.reset()
+            pause_s = self._backoff.next_pause_s()
+            if reason != told:
+                unharmed = "judging goes on, records wait in the spool"
+                self._log.warning("broker.lost", reason=reason, unharmed=unharmed, next_attempt_s=round(pause_s, 1))
+                told = reason
+            await self._rest(pause_s, beat)
+
+    async def _dial(self, options: BrokerOptions, beat: Beat) -> Connection:
+        attempt = asyncio.ensure_future(connect(options, self._on_message))
+        try:
+            # A name server may take its time; the heart goes on.
+            while not attempt.done():
+                beat()
+                await asyncio.wait({attempt}, timeout=5.0)
+            return attempt.result()
+        finally:
+            attempt.cancel()
+
+    async def _serve(self, connection: Connection, options: BrokerOptions, beat: Beat) -> str:
+        """Deliver until other options come; why it ended."""
+        self._connection = connection
+        sessions = self.state.sessions + 1
+        self.state = LinkState(True, options.host, options.port, sessions, None, connection.window)
+        self._log.info(
+            "broker.connected", host=options.host, port=options.port, session_present=connection.session_present
+        )
+        under_way: dict[int, int | None] = {}  # message id -> record, or None for a greeting
+        told: set[str] = set()
+        try:
+            for message in self._greet(sessions):
+                under_way[connection.publish_nowait(message)] = None
+            for topic_filter in self._subscriptions:
+                connection.subscribe_nowait(topic_filter)
+            self._stale_topics = set(self._states)
+            after = 0
+            while not self._reconfigured.is_set():
+                beat()
+                self._publish_states(connection, under_way)
+                after = await self._send(connection, under_way, after)
+                await self._acknowledged(connection, under_way, 1.0, told)
+                for reason in connection.refused_subscriptions():
+                    self._log.error("subscription.refused", reason=reason, unharmed="everything but these messages")
+            await self._leave(connection, under_way, told, "reconfigured")
+            return "the configuration changed"
+        except asyncio.CancelledError:
+            await self._leave(connection, under_way, told, self.farewell_reason)
+            raise
+        finally:
+            self._connection = None
+            await asyncio.shield(connection.abandon())
+
+    async def _send(self, connection: Connection, under_way: dict[int, int | None], after: int) -> int:
+        """Fill the window from the outbox; the number of the last record taken."""
+        room = connection.window - len(under_way)
+        if room <= 0:
+            return after
+        for record in await self._outbox.read(after, room):
+            after = record.seq
+            message = self._telemetry.message(record, self._clock.wall())
+            if not connection.fits(message):
+                self._outbox.refused(record.seq, f"{len(record.payload)} bytes are more than the broker takes")
+                continue
+            if message.expiry_s is not None and message.expiry_s <= 0:
+                continue  # the outbox lets go of it in its own time, and counts it
+            under_way[connection.publish_nowait(message)] = record.seq
+        return after
+
+    async def _acknowledged(
+        self, connection: Connection, under_way: dict[int, int | None], timeout_s: float, told: set[str]
+    ) -> None:
+        for answer in await connection.wait_acknowledgements(timeout_s):
+            seq = under_way.pop(answer.message_id, None)
+            if answer.reason is not None and answer.passes:
+                raise BrokerLostError(f"the broker takes no more for now: {answer.reason}")
+            if answer.reason is not None and answer.reason not in told and len(told) < 16:
+                told.add(answer.reason)
+                unharmed = "it is kept in the spool's table of parked records; the others go on"
+                self._log.error(
+                    "record.parked", reason=f"the broker refused a record: {answer.reason}", unharmed=unharmed
+                )
+            if seq is None:
+                continue
+            if answer.reason is None:
+                self._outbox.delivered(seq)
+            else:
+                self._outbox.refused(seq, answer.reason)
+
+    def _publish_states(self, connection: Connection, under_way: dict[int, int | None]) -> None:
+        while self._stale_topics:
+            message = self._states[self._stale_topics.pop()]
+            message_id = connection.publish_nowait(message)
+            if message.qos:
+                under_way[message_id] = None
+
+    async def _leave(
+        self, connection: Connection, under_way: dict[int, int | None], told: set[str], reason: str
+    ) -> None:
+        deadline = self._clock.monotonic() + FAREWELL_S
+        with contextlib.suppress(BrokerLostError):
+            self._publish_states(connection, under_way)
+            while under_way and (left_s := deadline - self._clock.monotonic()) > 0.0:
+                await self._acknowledged(connection, under_way, left_s, told)
+        await connection.close([self._telemetry.offline(reason)])
+
+    async def _rest(self, seconds: float, beat: Beat) -> None:
+        end = self._clock.monotonic() + seconds
+        while (left := end - self._clock.monotonic()) > 0.0 and not self._reconfigured.is_set():
+            beat()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._reconfigured.wait(), min(left, 5.0))
+
+    def _idle_state(self, reason: str) -> LinkState:
+        host, port = (self._options.host, self._options.port) if self._options is not None else (None, None)
+        return LinkState(False, host, port, reason=reason)

@@ -1,0 +1,518 @@
+"""The daemon: builds every room's part, wires them, supervises their loops, and ends cleanly.
+
+Threads (docs/decisions/0004-thread-model.md): everything is decided on the one asyncio thread. Beside it work one
+thread for the engine, one for SQLite, one for sensors, and paho's, which only moves bytes into bounded queues.
+
+    MQTT, API, demo -> inbox -> Judging (monitor.step) -> Ask -> EngineRoom -> answer -> Judging
+                                       |
+                                       +-> assessment, findings -> Telemetry -> Outbox (spool) -> Courier -> broker
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from nis_edge import __version__
+from nis_edge.adapters.http_api import HttpApi
+from nis_edge.adapters.mqtt import Backoff, Message
+from nis_edge.adapters.slot_store import SlotStore
+from nis_edge.adapters.spool import Record, Spool
+from nis_edge.adapters.system_metrics import own_memory_bytes
+from nis_edge.adapters.systemd import Notifier
+from nis_edge.booting import boot_model
+from nis_edge.clock import Clock
+from nis_edge.config import Config, changed_sections, device_id, load, state_folder
+from nis_edge.courier import Courier
+from nis_edge.demo_replay import DemoTeam, shipped_script
+from nis_edge.engine_room import EngineRoom
+from nis_edge.errors import ConfigError, DeviceError, ModelError
+from nis_edge.judgement import shipped_package
+from nis_edge.judging import Arrival, Judging
+from nis_edge.limits import MIB, MQTT_INCOMING_MAX
+from nis_edge.local_api import AssessmentFeed, routes
+from nis_edge.logs import Occasional
+from nis_edge.metering import PowerMeter, sysroot
+from nis_edge.monitor.machine import Readings
+from nis_edge.outbox import Outbox
+from nis_edge.overview import overview
+from nis_edge.sensing import DeviceSensors, Sensing
+from nis_edge.starting import broker_options, read_secret, take_state_folder
+from nis_edge.supervisor import Beat, Supervisor
+from nis_edge.telemetry import Identity, Telemetry, machine_description
+from nis_edge.update.bundle import bundle_topic
+from nis_edge.update.status import UpdateStatus
+from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, describe_device
+from nis_edge.wire.codec import encode
+from nis_edge.wire.messages import AgentEvent, Assessment, Finding, Reading
+from nis_edge.wire.topics import Topics
+
+EXIT_DONE: Final = 0
+EXIT_INTERRUPTED: Final = 130
+
+LIVE_SECTIONS: Final = frozenset({"monitor", "mqtt", "telemetry", "power", "bench"})
+"""Sections that a reload puts in force at once; the others need a restart, and the reload says so."""
+
+API_FILE: Final = "api.json"
+"""In the state folder: where the local API listens, for `nis-edge status`."""
+
+WATCH_S: Final = 5.0
+"""How often hearts are looked at when no service manager sets the pace."""
+
+DEMO_PORTS: Final = 20
+"""How many ports above the configured one a demonstration tries."""
+
+SICK_AFTER: Final = 3
+"""Questions in a row without an answer from which a model on probation counts as sick."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the daemon was asked to start."""
+
+    config: Config
+    config_path: Path | None = None
+    demo: bool = False
+    seconds: float | None = None
+
+
+class Daemon:
+    """One run of the daemon.
+
+    Args:
+        start: what was asked for.
+        clock: the time.
+        log: a structlog logger.
+        environ: the process's environment.
+        uniform: (low, high) -> a number between, for the jitter of reconnecting.
+        shown: told each assessment as it is made, if anyone wants to know.
+
+    Raises:
+        ConfigError: something the operator must mend; nothing was started.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        clock: Clock,
+        log: Any,
+        environ: Mapping[str, str],
+        uniform: Callable[[float, float], float],
+        shown: Callable[[Assessment], None] | None = None,
+    ) -> None:
+        self._start = start
+        self.config = start.config
+        self._clock, self._log, self._environ = clock, log, environ
+        self._shown = shown
+        self._occasional = Occasional(log, clock.monotonic)
+        self.boot_id = secrets.token_hex(8)
+        self.device = device_id(self.config.device)
+        self._topics = Topics(self.config.device.site, self.device)
+        self._folder = state_folder(self.config.device, environ)
+        self._lock = take_state_folder(self._folder)
+        self._started_at = clock.monotonic()
+        self._notifier = Notifier(environ, os.getpid())
+        self._threads = {
+            name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("engine", "storage", "sensors")
+        }
+        self.last: Assessment | None = None
+        self.updates: UpdateLoop | None = None
+        self.api_address: str | None = None
+        self._unanswered_before = 0
+        self._api: HttpApi | None = None
+        self._incoming: deque[tuple[str, bytes]] = deque(maxlen=MQTT_INCOMING_MAX)
+        self._exit_code = EXIT_DONE
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._telemetry = Telemetry(Identity(self._topics, self.boot_id), self.config.spool)
+        self.feed = AssessmentFeed()
+        self.supervisor = Supervisor(clock, log)
+        self.judging = Judging(
+            self.config.monitor, clock=clock, log=log, ask=self._ask, emit=self._emit, tell=self._tell_finding
+        )
+        self.engine = EngineRoom(
+            self._threads["engine"], threads=self.config.model.threads, clock=clock, log=log, tell=self.judging.tell
+        )
+        self.outbox = Outbox(
+            self._open_spool,
+            self._threads["storage"],
+            commit_s=self.config.spool.commit_ms / 1e3,
+            clock=clock,
+            log=log,
+            has_news=self._has_news,
+        )
+        mqtt = self.config.mqtt
+        self.courier = Courier(
+            self._broker_options(self.config),
+            outbox=self.outbox,
+            telemetry=self._telemetry,
+            greet=self._greet,
+            subscriptions=[self._topics.agent_events_filter, self._bundle_topic],
+            on_message=self._receive,
+            backoff=Backoff(mqtt.reconnect_s_min, mqtt.reconnect_s_max, uniform),
+            clock=clock,
+            log=log,
+        )
+        self.sensing = Sensing(
+            DeviceSensors(sysroot(environ), self._folder, clock),
+            PowerMeter(),
+            self._threads["sensors"],
+            metrics_s=self.config.monitor.metrics_s,
+            power_s=self.config.power.interval_s,
+            clock=clock,
+            log=log,
+            tell=self._take_readings,
+        )
+        self.team = DemoTeam(shipped_script(), self.put_event, clock) if start.demo else None
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock.monotonic() - self._started_at
+
+    def view(self) -> dict[str, Any]:
+        """The overview of everything."""
+        return overview(self)
+
+    def put_event(self, event: AgentEvent) -> None:
+        """Take one agent event from inside this process."""
+        self.judging.arrive(Arrival(event, None, self._clock.monotonic()), event.agent)
+
+    async def run(self) -> int:
+        """Run until told to stop.
+
+        Returns:
+            0, or 130 after an interrupt.
+
+        Raises:
+            NisEdgeError: it could not start, or a loop failed too often.
+        """
+        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        self._log.info("daemon.started", version=__version__, boot_id=self.boot_id, device=self.device)
+        try:
+            await self._start_model()
+            await self._start_api()
+            self._add_loops()
+            with self._signals(stop):
+                self._notifier.ready("judging")
+                seconds = self._start.seconds
+                ending = self._loop.call_later(seconds, self._end_after, seconds, stop) if seconds else None
+                try:
+                    await self.supervisor.run(stop)
+                finally:
+                    self._notifier.stopping(self.courier.farewell_reason)
+                    if ending is not None:
+                        ending.cancel()
+        finally:
+            await self._close()
+        self._log.info("daemon.stopped", reason=self.courier.farewell_reason)
+        return self._exit_code
+
+    def _end_after(self, seconds: float, stop: asyncio.Event) -> None:
+        self.courier.farewell_reason = f"ran for the {seconds:g} s asked for"
+        stop.set()
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    async def _start_model(self) -> None:
+        """Load the model that is to judge: the one the operator pinned, else the best of the update store."""
+        options = self.config.model
+        if options.path is not None and self.config.update.repository is None:
+            await self.engine.load(options.path)
+            return
+        store = SlotStore(self._folder / "update")
+        factory = options.path or shipped_package()
+        thread = self._threads["engine"]
+        assert self._loop is not None
+        booted = await self._loop.run_in_executor(
+            thread, lambda: boot_model(store, self.engine.open, factory, self._log_event)
+        )
+        if booted.model is not None:
+            shown = f"update {booted.slot.version}" if booted.slot is not None else str(factory)
+            self.engine.put(booted.model, shown)
+        else:
+            why = "the package that ships is missing" if factory is None else "no stored package could be loaded"
+            self.engine.withdraw(f"{why}: judging by rules alone")
+            self._log.error("model.refused", path=str(factory), reason=why, unharmed="the rules judge alone")
+        factory_version = booted.model[0].model.manifest.model.version if booted.model and not booted.slot else None
+        update = self.config.update
+        settings = UpdateSettings(
+            folder=self._folder / "update",
+            device=describe_device(self.device, update.cohort),
+            repository=update.repository,
+            root=update.root,
+            poll_s=update.poll_s,
+            factory_version=factory_version,
+        )
+        self.updates = UpdateLoop(
+            settings,
+            store,
+            booted.update,
+            on_activate=self._activate,
+            log=self._log_event,
+            publish_status=self._show_update,
+            health=self._model_sickness,
+            clock=self._clock,
+        )
+
+    async def _start_api(self) -> None:
+        options = self.config.api
+        if not options.enabled:
+            return
+        token = read_secret(options.token_file, "api.token_file") if options.token_file is not None else None
+        table = routes(self.judging, self.feed, self.view, self._clock)
+        ports = [options.port]
+        if self._start.demo and options.port:
+            ports += [options.port + n for n in range(1, DEMO_PORTS) if options.port + n < 65536]
+        for attempt in ports:
+            self._api = HttpApi(options.host, attempt, token, table, self._api_failed)
+            try:
+                port = await self._api.start()
+                break
+            except DeviceError:
+                if attempt == ports[-1]:
+                    raise
+        self.api_address = f"http://{options.host}:{port}"
+        self._log.info("api.started", address=self.api_address)
+        with contextlib.suppress(OSError):
+            (self._folder / API_FILE).write_text(msgspec.json.encode({"address": self.api_address}).decode())
+
+    def _add_loops(self) -> None:
+        """Sinks first: they end last."""
+        add = self.supervisor.add
+        add("spool", self.outbox.run, unharmed="judging; records wait in memory", stall_s=60.0)
+        add("link", self.courier.run, unharmed="judging; records wait in the spool", stall_s=60.0)
+        add("engine", self.engine.run, unharmed="the rules go on judging", stall_s=90.0)
+        add("judging", self.judging.run, unharmed="records on disk; events wait in the inbox", stall_s=90.0)
+        add("metrics", self.sensing.run_metrics, unharmed="judging of the agents", stall_s=330.0)
+        add("power", self.sensing.run_power, unharmed="judging; power is unknown", stall_s=90.0)
+        add("telemetry", self._run_telemetry, unharmed="judging; assessments are published", stall_s=30.0)
+        add("watchdog", self._run_watchdog, unharmed="everything but the watchdog", stall_s=60.0)
+        if self.updates is not None:
+            add("update", self._run_updates, unharmed="the model in service", stall_s=60.0)
+        if self.team is not None:
+            add("demo", self.team.run, unharmed="the daemon itself", stall_s=60.0)
+            broker = self.courier.state
+            named = f"{broker.host}:{broker.port}" if broker.host else "none"
+            self._log.info("demo.started", agents=self.team.agents, broker=named)
+
+    @contextlib.contextmanager
+    def _signals(self, stop: asyncio.Event) -> Iterator[None]:
+        assert self._loop is not None
+
+        def end(reason: str, code: int) -> None:
+            self.courier.farewell_reason = reason
+            self._exit_code = code
+            stop.set()
+
+        self._loop.add_signal_handler(signal.SIGTERM, end, "stopped by SIGTERM", EXIT_DONE)
+        self._loop.add_signal_handler(signal.SIGINT, end, "interrupted", EXIT_INTERRUPTED)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                self._loop.remove_signal_handler(number)
+
+    async def _close(self) -> None:
+        if self._api is not None:
+            await self._api.stop()
+        if self.updates is not None:
+            self.updates.stop()
+        await self.engine.close()
+        for thread in self._threads.values():
+            # A sensor or a disk that hangs must not keep the process; what matters is on disk by now.
+            thread.shutdown(wait=False, cancel_futures=True)
+        (self._folder / API_FILE).unlink(missing_ok=True)
+        self._lock.close()
+
+    # --- reload ------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again; what is invalid is refused whole, and the old options stay."""
+        path = self._start.config_path
+        self._notifier.reloading(self._clock.monotonic())
+        try:
+            if path is None:
+                raise ConfigError("the daemon was started without a configuration file")
+            config = load(path)
+            changed = changed_sections(self.config, config)
+            broker = self._broker_options(config) if "mqtt" in changed else None
+        except ConfigError as error:
+            self._log.error(
+                "config.refused", path=str(path), reason=str(error), unharmed="the old options stay in force"
+            )
+        else:
+            self._apply(config, changed)
+            if "mqtt" in changed:
+                self.courier.reconfigure(broker)
+            waiting = [name for name in changed if name not in LIVE_SECTIONS]
+            self._log.info(
+                "config.reloaded", path=str(path), changed=changed, **({"needs_restart": waiting} if waiting else {})
+            )
+        self._notifier.ready("judging")
+
+    def _apply(self, config: Config, changed: tuple[str, ...]) -> None:
+        self.config = replace(self.config, **{n: getattr(config, n) for n in changed if n in LIVE_SECTIONS})
+        self.judging.reconfigure(self.config.monitor)
+        self.sensing.metrics_s = self.config.monitor.metrics_s
+        self.sensing.power_s = self.config.power.interval_s
+
+    def _broker_options(self, config: Config) -> Any:
+        client_id = f"nis-edge-{config.device.site}-{self.device}"
+        return broker_options(config.mqtt, client_id, self._telemetry.offline("connection lost"))
+
+    # --- loops of the daemon's own -----------------------------------------------------------------------------------
+
+    async def _run_telemetry(self, beat: Beat) -> None:
+        """Publish each stream in its own time."""
+        streams: dict[str, Callable[[], dict[str, Any]]] = {
+            "latency": self._latency_body,
+            "power": self.sensing.take_power,
+            "system": self._system_body,
+        }
+        due = dict.fromkeys(streams, self._clock.monotonic() + 1.0)  # the first one soon, when there is something in it
+        while True:
+            beat()
+            await asyncio.sleep(min(1.0, max(0.05, min(due.values()) - self._clock.monotonic())))
+            now = self._clock.monotonic()
+            for name, body in streams.items():
+                if now >= due[name]:
+                    due[name] = now + float(getattr(self.config.telemetry, f"{name}_s"))
+                    self._put(self._telemetry.stream(name, body(), self._clock.wall()), name)
+
+    def _latency_body(self) -> dict[str, Any]:
+        return {"assessment": self.judging.latencies.summary(), "model": self.engine.latencies.summary()}
+
+    def _system_body(self) -> dict[str, Any]:
+        view = self.view()
+        kept = ("uptime_s", "events", "device_readings", "spool", "loops")
+        return {"memory_bytes": own_memory_bytes(), **{name: view[name] for name in kept}}
+
+    async def _run_watchdog(self, beat: Beat) -> None:
+        """Feed the service manager's watchdog as long as every heart beats."""
+        period_s = min(WATCH_S, (self._notifier.watchdog_s or WATCH_S * 3) / 3)
+        told: list[str] = []
+        while True:
+            beat()
+            stalled = self.supervisor.stalled()
+            if not stalled:
+                self._notifier.alive()
+                link = self.courier.state
+                self._notifier.status(f"{self.last.status if self.last else 'unknown'}; broker {_link_words(link)}")
+            elif stalled != told:
+                self._log.error("loop.stalled", loops=stalled, unharmed="records on disk; the watchdog is left hungry")
+            told = stalled
+            await asyncio.sleep(period_s)
+
+    async def _run_updates(self, beat: Beat) -> None:
+        assert self.updates is not None
+        running = asyncio.ensure_future(self.updates.run())
+        try:
+            while not running.done():
+                beat()
+                while self._incoming:
+                    _topic, payload = self._incoming.popleft()
+                    self.updates.notice(payload)
+                await asyncio.wait({running}, timeout=1.0)
+            running.result()
+        finally:
+            self.updates.stop()
+            running.cancel()
+
+    # --- what the parts tell each other ------------------------------------------------------------------------------
+
+    def _ask(self, question: Any) -> None:
+        self.engine.ask(question)
+
+    def _emit(self, assessment: Assessment) -> None:
+        self.last = assessment
+        encoded = encode(assessment)
+        self.outbox.put(self._telemetry.assessment(assessment, self._clock.wall()))
+        self.courier.show(self._telemetry.state("assessment", "nis.assessment/1", encoded))
+        self.feed.add(encoded)
+        if self._shown is not None:
+            self._shown(assessment)
+
+    def _tell_finding(self, finding: Finding, change: str) -> None:
+        self.outbox.put(self._telemetry.finding(finding, change, self._clock.wall()))
+
+    def _put(self, record: Record, name: str) -> None:
+        self.outbox.put(record)
+        self.courier.show(self._telemetry.state(name, record.schema, record.payload))
+
+    def _take_readings(self, readings: list[Reading]) -> None:
+        self.judging.tell(Readings(tuple(readings)))
+
+    def _has_news(self) -> None:
+        self.courier.wake()
+
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
+        """Take one message in the network thread: put it into a bounded queue, nothing more."""
+        agent = self._topics.agent_of(topic)
+        if agent is not None and retained:
+            # The broker would hand it out again at each connection, as if it had just happened.
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self.judging.refuse, "a retained event is not taken", agent)
+        elif agent is not None:
+            self.judging.arrive(Arrival(payload, agent, self._clock.monotonic()), agent)
+        elif topic == self._bundle_topic:
+            self._incoming.append((topic, payload))
+
+    @property
+    def _bundle_topic(self) -> str:
+        return bundle_topic(self.config.device.site, self.config.update.cohort)
+
+    def _greet(self, session: int) -> list[Message]:
+        model = self.engine.model.name if self.engine.model is not None else None
+        power = self.sensing.power
+        body = {
+            **machine_description(),
+            "model": self.view()["model"],
+            "power": {"source": power.info.source, "scope": power.info.scope} if power is not None else None,
+            "sensors": [reading.name for reading in self.sensing.readings if reading.value is not None],
+        }
+        return [self._telemetry.online(session, model), self._telemetry.meta(body)]
+
+    async def _activate(self, activation: Activation) -> None:
+        path = activation.path or self.config.model.path or shipped_package()
+        if path is None:
+            raise ModelError("there is no factory model to go back to; the rules judge alone")
+        shown = f"update {activation.slot.version}" if activation.slot is not None else str(path)
+        await self.engine.load(path, shown)
+        self._unanswered_before = self.judging.state.counts.unanswered
+
+    def _model_sickness(self) -> str | None:
+        unanswered = self.judging.state.counts.unanswered - self._unanswered_before
+        return f"{unanswered} questions without an answer" if unanswered >= SICK_AFTER else None
+
+    def _show_update(self, status: UpdateStatus) -> None:
+        self.courier.show(Message(self._topics.ota_status, msgspec.json.encode(status), 1, True))
+
+    def _log_event(self, name: str, **fields: Any) -> None:
+        level = "warning" if "unharmed" in fields else "info"
+        getattr(self._log, level)(name, **fields)
+
+    def _api_failed(self, reason: str) -> None:
+        self._occasional.warning("api.failed", reason=reason, unharmed="the daemon and the API's other answers")
+
+    def _open_spool(self) -> tuple[Spool, str | None]:
+        return Spool.open(self._folder / "spool.db", bytes_max=self.config.spool.mib_max * MIB)
+
+
+def _link_words(link: Any) -> str:
+    if link.host is None:
+        return "none"
+    return f"{link.host}:{link.port} " + ("connected" if link.connected else f"lost ({link.reason})")

@@ -1,0 +1,106 @@
+"""What the local API serves: health, metrics, status, events in, assessments out. The server is an adapter's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+
+from nis_edge.adapters.http_api import Request, Response, Routes
+from nis_edge.adapters.system_metrics import own_memory_bytes
+from nis_edge.clock import Clock
+from nis_edge.judging import Arrival, Judging
+from nis_edge.limits import ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX
+from nis_edge.prometheus import CONTENT_TYPE, exposition
+from nis_edge.wire.codec import decode_batch
+
+KEEP_ALIVE_S: Final = 15.0
+"""A comment line at least so often tells a follower, and every proxy between, that the stream lives."""
+
+EVENT_STREAM: Final = "text/event-stream"
+
+
+class AssessmentFeed:
+    """The newest assessments as JSON, and who follows them."""
+
+    def __init__(self) -> None:
+        self._newest: deque[bytes] = deque(maxlen=ASSESSMENTS_KEPT)
+        self._followers: set[asyncio.Queue[bytes]] = set()
+
+    def add(self, encoded: bytes) -> None:
+        """Take one; a follower that is too slow misses the oldest of those that wait for it."""
+        self._newest.append(encoded)
+        for queue in self._followers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(encoded)
+
+    def newest(self, count: int) -> list[bytes]:
+        """At most so many, the newest last."""
+        return list(self._newest)[-count:] if count > 0 else []
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """Each assessment from now on as a server-sent event, with comments in between."""
+        queue: asyncio.Queue[bytes] = asyncio.Queue(FOLLOWER_ITEMS_MAX)
+        self._followers.add(queue)
+        try:
+            yield b": follows\n\n"
+            while True:
+                try:
+                    encoded = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+                except asyncio.TimeoutError:
+                    yield b": alive\n\n"
+                else:
+                    yield b"event: assessment\ndata: " + encoded + b"\n\n"
+        finally:
+            self._followers.discard(queue)
+
+
+def routes(judging: Judging, feed: AssessmentFeed, view: Callable[[], dict[str, Any]], clock: Clock) -> Routes:
+    """The table of what is served.
+
+    Args:
+        judging: takes events.
+        feed: gives assessments.
+        view: gives the overview.
+        clock: stamps events that come without a time.
+    """
+
+    async def health(_request: Request) -> Response:
+        stalled = view()["loops"]["stalled"]
+        body = {"status": "stalled" if stalled else "ok", "stalled": stalled}
+        return Response(503 if stalled else 200, msgspec.json.encode(body))
+
+    async def metrics(_request: Request) -> Response:
+        return Response(200, exposition(view(), own_memory_bytes()).encode(), CONTENT_TYPE)
+
+    async def status(_request: Request) -> Response:
+        return Response(200, msgspec.json.encode(view()))
+
+    async def events(request: Request) -> Response:
+        batch = decode_batch(request.body, now=clock.wall(), number=judging.counts().events)
+        at = clock.monotonic()
+        for event in batch.events:
+            judging.arrive(Arrival(event, None, at), event.agent)
+        for refusal in batch.refusals:
+            judging.refuse(refusal.reason, "api")
+        body = {"accepted": len(batch.events), "refused": batch.refusals}
+        return Response(202 if batch.events or not batch.refusals else 400, msgspec.json.encode(body))
+
+    async def assessments(request: Request) -> Response:
+        if request.query.get("follow") == "1":
+            return Response(content_type=EVENT_STREAM, stream=feed.follow())
+        limit = request.query.get("limit", "1")
+        count = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else 1
+        return Response(200, b"[" + b",".join(feed.newest(count)) + b"]")
+
+    return {
+        ("GET", "/healthz"): health,
+        ("GET", "/metrics"): metrics,
+        ("GET", "/v1/status"): status,
+        ("POST", "/v1/events"): events,
+        ("GET", "/v1/assessments"): assessments,
+    }
