@@ -15,9 +15,10 @@ from pathlib import Path
 from nis_edge.clock import Clock
 from nis_edge.engine.model import Model
 from nis_edge.errors import ModelError
+from nis_edge.monitor.context import Window
 from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
 from nis_edge.monitor.labels import HEAD_NAME
-from nis_edge.monitor.window import SPECIALS, Prompt, encode
+from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render
 from nis_edge.wire.messages import ModelAnswer
 
 
@@ -56,7 +57,7 @@ class PromptJudge:
             self._tokenizer = tokenizer
             self._outputs = outputs_of(manifest)
             self.judge = judge_of(manifest)
-            self._session = self._model.session()
+            self._session = self._model.session(max_positions=PROMPT_TOKENS_MAX)
         except BaseException:
             self._model.close()
             raise
@@ -86,8 +87,17 @@ class PromptJudge:
         latency_ms = (self._clock.monotonic() - started) * 1e3 if self._clock else None
         return answer_of(self.judge, self._outputs, raw, tokens=len(tokens), latency_ms=latency_ms)
 
+    def answer_window(self, window: Window) -> ModelAnswer:
+        """Put one window to the model: rendering it takes time too, so it is best done where the model runs.
+
+        Raises:
+            ModelError: the model gave no usable answer; the next window may be put all the same.
+        """
+        return self.answer(render(window))
+
     def close(self) -> None:
         """Let go of the package."""
+        self._session.close()
         self._model.close()
 
 

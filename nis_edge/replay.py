@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from nis_edge.errors import ModelError
+from nis_edge.monitor.context import Window
 from nis_edge.monitor.explain import excerpt
 from nis_edge.monitor.machine import (
     AgentEvents,
@@ -28,7 +29,6 @@ from nis_edge.monitor.machine import (
     step,
 )
 from nis_edge.monitor.state import Judge, MonitorState
-from nis_edge.monitor.window import Prompt
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Status
 
 TICK_S: Final = 1.0
@@ -48,8 +48,8 @@ class Answering(Protocol):
 
     judge: Judge
 
-    def answer(self, prompt: Prompt) -> ModelAnswer:
-        """Put one prompt to the model."""
+    def answer_window(self, window: Window) -> ModelAnswer:
+        """Put one window to the model."""
         ...
 
 
@@ -126,7 +126,7 @@ class Replay:
         assert self._model is not None
         self.asked += 1
         try:
-            return ModelAnswers(ask.id, self._model.answer(ask.prompt))
+            return ModelAnswers(ask.id, self._model.answer_window(ask.window))
         except ModelError as error:
             self.unanswered += 1
             return ModelAnswers(ask.id, None, str(error))

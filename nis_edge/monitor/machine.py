@@ -123,11 +123,15 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Put this prompt to the model and answer with ``ModelAnswers(id, ...)``."""
+    """Put this window to the model and answer with ``ModelAnswers(id, ...)``."""
 
     id: int
-    prompt: Prompt
     window: Window
+
+    @property
+    def prompt(self) -> Prompt:
+        """The window as the model is shown it; rendered when asked for: many a question is overtaken by the next."""
+        return render(self.window)
 
 
 class Emit(msgspec.Struct, frozen=True):
@@ -332,7 +336,7 @@ def _ask(
     window = window_of(state.goal, state.window, view_of(state, t), now, time_known=options.rules.time_known)
     shown = state.window[-EVIDENCE_OF_ANSWER:]
     pending = Pending(state.next_ask, t, shown[-1].agent, tuple(event.id for event in shown))
-    ask = Ask(state.next_ask, render(window), window)
+    ask = Ask(state.next_ask, window)
     counts = replace(state.counts, asked=state.counts.asked + 1)
     return replace(state, pending=pending, wanted=False, next_ask=state.next_ask + 1, counts=counts), (ask,)
 
