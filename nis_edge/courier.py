@@ -83,7 +83,7 @@ class Courier:
         self._connection: Connection | None = None
         self._reconfigured = asyncio.Event()
         self.farewell_reason = "stopped"
-        self.state = self._idle_state("not tried yet")
+        self.state = self._idle_state("connecting")
 
     def show(self, message: Message) -> None:
         """Publish a retained state now, and again at each connection; only the newest of each topic is remembered."""
@@ -157,6 +157,8 @@ class Courier:
         told: set[str] = set()
         try:
             for message in self._greet(sessions):
+                while len(under_way) >= connection.window:
+                    await self._acknowledged(connection, under_way, 1.0, told)
                 under_way[connection.publish_nowait(message)] = None
             for topic_filter in self._subscriptions:
                 connection.subscribe_nowait(topic_filter)
@@ -215,7 +217,7 @@ class Courier:
                 self._outbox.refused(seq, answer.reason)
 
     def _publish_states(self, connection: Connection, under_way: dict[int, int | None]) -> None:
-        while self._stale_topics:
+        while self._stale_topics and len(under_way) < connection.window:
             message = self._states[self._stale_topics.pop()]
             message_id = connection.publish_nowait(message)
             if message.qos:

@@ -86,7 +86,7 @@ def broker_words(view: View) -> str:
     waiting = sum(spool["on_disk"].values()) + spool["in_memory"]
     if not broker["configured"]:
         return f"none; {waiting} records kept locally"
-    state = "connected" if broker["connected"] else f"lost ({broker['reason']})"
+    state = "connected" if broker["connected"] else f"not connected ({broker['reason']})"
     return f"{broker['host']}:{broker['port']} {state}; {spool['delivered']} delivered, {waiting} waiting"
 
 

@@ -150,7 +150,6 @@ class Connection:
         self.window = min(options.window, int(getattr(properties, "ReceiveMaximum", 65535)))
         self._packet_bytes_max = int(getattr(properties, "MaximumPacketSize", MQTT_PACKET_BYTES_MAX))
         self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
-        client.max_inflight_messages_set(self.window)
 
     def fits(self, message: Message) -> bool:
         """Whether the broker takes a packet of this size; sending a larger one would end the connection."""
@@ -346,6 +345,7 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
         reconnect_on_failure=False,
     )
     client.connect_timeout = MQTT_CONNECT_SECONDS_MAX
+    client.max_inflight_messages_set(0)  # no queue of paho's own: the caller keeps to the window
     if options.username is not None:
         client.username_pw_set(options.username, options.password)
     if options.tls is not None:
