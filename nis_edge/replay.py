@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from nis_edge.errors import ModelError
+from nis_edge.limits import EXCERPTS_KEPT
 from nis_edge.monitor.context import Window
 from nis_edge.monitor.explain import excerpt
 from nis_edge.monitor.machine import (
@@ -37,9 +38,6 @@ TICK_S: Final = 1.0
 TICKS_PER_GAP_MAX: Final = 600
 """A longer silence in a recording is passed over: after ten minutes every rule has said what it has to say."""
 
-EXCERPTS_KEPT: Final = 1000
-"""Events whose words can still be shown as evidence."""
-
 STATUS_ORDER: Final[tuple[Status, ...]] = ("unknown", "healthy", "degraded", "critical")
 
 
@@ -55,11 +53,12 @@ class Answering(Protocol):
 
 @dataclass
 class Episode:
-    """One finding from its rise to its end, with its evidence in words."""
+    """One finding from its rise to its end (counted in events, and by the clock), with its evidence in words."""
 
     finding: Finding
     raised_at: int
     cleared_at: int | None = None
+    cleared_ts: float | None = None
     excerpts: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +73,7 @@ class Replay:
 
     def __init__(self, options: Options, model: Answering | None, model_reason: str) -> None:
         self._options = options
+        self.is_timed = options.rules.time_known
         self._model = model
         self._state = MonitorState()
         self._now: float | None = None
@@ -119,7 +119,7 @@ class Replay:
                 self._state, more = step(self._state, [self._put(effect)], now, self._options)
                 waiting += more
             else:
-                spoken += self._note(effect)
+                spoken += self._note(effect, now)
         return spoken
 
     def _put(self, ask: Ask) -> ModelAnswers:
@@ -131,14 +131,14 @@ class Replay:
             self.unanswered += 1
             return ModelAnswers(ask.id, None, str(error))
 
-    def _note(self, effect: Effect) -> list[Assessment]:
+    def _note(self, effect: Effect, now: float) -> list[Assessment]:
         if isinstance(effect, Raised):
             known = {key: self._excerpts[key] for key in effect.finding.evidence if key in self._excerpts}
             self.episodes.append(Episode(effect.finding, self.events, excerpts=known))
         elif isinstance(effect, Cleared):
             for episode in reversed(self.episodes):
                 if _same(episode.finding, effect.finding) and episode.cleared_at is None:
-                    episode.cleared_at = self.events
+                    episode.cleared_at, episode.cleared_ts = self.events, now
                     break
         elif isinstance(effect, Emit):
             self.last = effect.assessment

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -204,10 +205,12 @@ def _report(
         )
         out.write(encode(verdict) + b"\n")
     if replay.episodes or args.all or is_stream:
-        _print_verdict(name, system, replay, outcome, is_stream=is_stream)
+        _print_verdict(name, system, replay, outcome, is_timed=replay.is_timed, is_stream=is_stream)
 
 
-def _print_verdict(name: str, system: str, replay: Replay, outcome: int | None, *, is_stream: bool) -> None:
+def _print_verdict(
+    name: str, system: str, replay: Replay, outcome: int | None, *, is_timed: bool, is_stream: bool
+) -> None:
     last = replay.last
     facts = [f"{replay.events} events"]
     if system:
@@ -217,7 +220,7 @@ def _print_verdict(name: str, system: str, replay: Replay, outcome: int | None, 
     print(f"\n{replay.worst.upper():9} {visible(name)}  ({', '.join(facts)})")
     for episode in replay.episodes:
         for index, line in enumerate(finding_lines(episode.finding, episode.excerpts)):
-            print(f"  {line}{_span(episode) if index == 0 else ''}")
+            print(f"  {line}{_span(episode, is_timed) if index == 0 else ''}")
     if last is None:
         return
     if last.model is not None and last.model.failure_probability is not None:
@@ -230,9 +233,20 @@ def _print_verdict(name: str, system: str, replay: Replay, outcome: int | None, 
             print(f"    {metric_name:24} {metric_text(last.metrics[metric_name])}")
 
 
-def _span(episode: Episode) -> str:
-    until = "to the end" if episode.cleared_at is None else f"to event {episode.cleared_at}"
-    return f"  from event {episode.raised_at} {until}"
+def _span(episode: Episode, is_timed: bool) -> str:
+    """When a finding held: by the clock where the recording has one, and by the count of events."""
+    if not is_timed:
+        until = "to the end" if episode.cleared_at is None else f"to event {episode.cleared_at}"
+        return f"  from event {episode.raised_at} {until}"
+    until = "to the end" if episode.cleared_ts is None else f"to {_utc(episode.cleared_ts)}"
+    return f"  from {_utc(episode.finding.since)} {until}"
+
+
+def _utc(ts: float) -> str:
+    try:
+        return datetime.fromtimestamp(ts, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{ts:.0f} s"
 
 
 def _print_summary(tally: Tally) -> None:

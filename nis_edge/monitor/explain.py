@@ -21,7 +21,9 @@ def excerpt(event: AgentEvent, chars: int = EXCERPT_CHARS) -> str:
     subject = f" {event.tool}" if event.tool and event.kind == "tool_result" else ""
     head = f"{event.agent} {event.kind.replace('_', ' ')}{subject}{mark}"
     text = " ".join((event.text or "").split())
-    if not text and event.tool and not subject:
+    if not text and event.claim is not None:
+        text = f"{event.claim.key} = {event.claim.value}{f' {event.claim.unit}' if event.claim.unit else ''}"
+    elif not text and event.tool and not subject:
         text = event.tool
     if len(text) > chars:
         text = text[: chars - 1].rstrip() + "…"

@@ -280,7 +280,12 @@ def _opened(verdict: Verdict, t: float, now: float) -> OpenFinding:
 
 
 def _renewed(found: OpenFinding, verdict: Verdict) -> OpenFinding:
-    """The finding with the rule's newest numbers; its beginning and whom it names stay, its severity only rises."""
+    """The finding with the rule's newest numbers; its beginning and whom it names stay, its severity only rises.
+
+    Between the rule's two thresholds it keeps the words it was raised with: they are what the operator has to go by.
+    """
+    if verdict.standing == "hold":
+        return found
     worst = max(found.severity, verdict.severity, key=SEVERITY_ORDER.index)
     return replace(
         found,
