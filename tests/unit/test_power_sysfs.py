@@ -9,6 +9,7 @@ import pytest
 from nis_edge.adapters import sysfs
 from nis_edge.errors import SensorUnavailableError
 from nis_edge.metering import load_boards
+from nis_edge.power.boards import Board, parse_board
 from nis_edge.power.rails import PowerReading, PowerSource, best_first
 from tests.support import power_trees as trees
 
@@ -247,6 +248,28 @@ def test_a_negotiated_usb_supply_is_no_source(tmp_path) -> None:
     for name in ("type", "status", "voltage_now", "current_now"):
         (tmp_path / "sys/class/power_supply/BAT0" / name).unlink()
     assert sysfs.discover(tmp_path, BOARDS).sources == ()
+
+
+def own_board(kind: str, **source: object) -> Board:
+    """A board file of the owner that counts every label it finds."""
+    common = {"id": "all", "kind": kind, "scope": "rails", "grade": "C", "complete": False, "covers": "all"}
+    rails = [{"label": "*", "counted": True}]
+    data = {"format": 1, "id": "own", "title": "own", "source": [{**common, **source, "rail": rails}]}
+    return parse_board(data, "own.toml")
+
+
+def test_not_even_a_wildcard_counts_unconnected_channels_or_the_sums_of_the_driver(tmp_path) -> None:
+    trees.write_ina3221(tmp_path, "1-0041", 4, {"NC": (0, 0), "VDD_AUX": (5000, 200)})
+    (source,) = sysfs.discover(tmp_path, [own_board("hwmon", chips=["ina3221"])]).sources
+    assert source.info.counted == ("VDD_AUX",)
+    assert source.read(1.0).watts == pytest.approx(1.0)
+
+
+def test_not_even_a_wildcard_counts_a_negotiated_usb_supply(tmp_path) -> None:
+    watts = trees.write_battery(tmp_path)
+    (source,) = sysfs.discover(tmp_path, [own_board("power_supply")]).sources
+    assert source.info.counted == ("battery/BAT0",)
+    assert source.read(1.0).watts == pytest.approx(watts)
 
 
 def test_an_empty_machine_names_every_source_looked_for(tmp_path) -> None:
