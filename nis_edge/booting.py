@@ -53,7 +53,7 @@ def boot_model(store: SlotStore, load: Callable[[Path], T], factory: Path | None
     if update.state is State.PROBATION and event is not None:
         update = _enter_probation(store, update, event, log)
         slot = update.journal.trial
-        if slot is not None:
+        if slot is not None and update.state is State.PROBATION:
             model = _load(store, slot, load, log)
             if model is not None:
                 return Booted(model, "trial", slot, update)

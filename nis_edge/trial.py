@@ -72,10 +72,14 @@ async def _read_bounded(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it if it lives, and drain its pipe: asyncio sees a process as ended only when its pipes are."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+    assert process.stdout is not None
+    while await process.stdout.read(UPDATE_SELFTEST_OUTPUT_BYTES_MAX):
+        continue
+    await process.wait()
 
 
 def _report(returncode: int | None, output: bytes) -> Report:

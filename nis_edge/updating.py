@@ -57,6 +57,11 @@ PROBATION_S: Final = 1800.0
 TICK_S: Final = 2.0
 """How often the loop looks for an operator's request and at the health of a model on probation."""
 
+REQUEST_FILE: Final = "request.json"
+ANSWER_FILE: Final = "answer.json"
+STATUS_FILE: Final = "status.json"
+"""In the update folder: what an operator's command asks, what the daemon answers, where things stood last."""
+
 BACKOFF_S_MAX: Final = 300.0
 PROGRESS_STEP: Final = 10
 """Per cent of a download between two status records."""
@@ -192,6 +197,7 @@ class UpdateLoop:
         self._percentage: int | None = None
         self._clock_state: ClockState = "unknown"
         self._ends_at: float | None = None
+        self._asked: Request | None = None
 
     # --- the outside --------------------------------------------------------------------------------------------------
 
@@ -225,6 +231,7 @@ class UpdateLoop:
 
     async def run(self) -> None:
         """Serve notices, requests and the poll until stopped. What was under way is taken up first."""
+        self._stopping = False
         await self._take_up()
         next_poll = self._clock.monotonic()
         while not self._stopping:
@@ -292,7 +299,7 @@ class UpdateLoop:
         """Verify metadata and find what this cohort is offered. Runs in a worker thread."""
         settings = self._settings
         if settings.root is None:
-            raise UpdateError("no root metadata is configured (update.root), so nothing can be trusted")
+            raise UpdateError(f"no root metadata is configured (update.root), so nothing is trusted; {OLD_MODEL_STAYS}")
         bundle = decode_bundle(bundle_bytes) if bundle_bytes is not None else None
         if bundle is not None and bundle.cohort != settings.device.cohort:
             raise UntrustedMetadataError(
@@ -309,7 +316,7 @@ class UpdateLoop:
         if bundle is not None:
             fetcher = BundleFetcher(bundle, f"{base}/metadata", fetcher, targets_url=f"{base}/targets")
         if fetcher is None:
-            raise UpdateError("no repository is configured (update.repository) and no bundle was given")
+            raise UpdateError(f"no repository is configured (update.repository), nor a bundle given; {OLD_MODEL_STAYS}")
         now = trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=self._update.journal.floors.time_s)
         self._clock_state = now.state
         repository = TrustedRepository(
@@ -540,6 +547,11 @@ class UpdateLoop:
         """Probation: the model must stay healthy for the whole time; requests and a stop are heeded meanwhile."""
         if self._ends_at is None:
             self._ends_at = self._clock.monotonic() + self._settings.probation_s
+            minutes = self._settings.probation_s / 60
+            self._tell(f"{self._candidate().version} passed its self-test; on probation for {minutes:.0f} min")
+        if self._asked is not None:
+            self._answer(self._asked, ok=True, text=self._detail or "")
+            self._asked = None
         while True:
             sick = self._health()
             if sick is not None:
@@ -552,9 +564,10 @@ class UpdateLoop:
             request = self._read_request()
             if request is not None and request.do == "rollback":
                 self._reason = "rolled back by the operator"
-                self._answer(Answer(id=request.id, ok=True, text="rolling back"))
+                self._answer(request, ok=True, text=f"{self._candidate().version} is rolled back")
                 return Event.ROLLBACK_ASKED
-            await self._serve_request()
+            if request is not None:
+                self._answer(request, ok=True, text=f"{self._candidate().version} is on probation; wait or roll back")
             await self._wait_for_work(min(self._settings.tick_s, max(0.0, self._ends_at - self._clock.monotonic())))
 
     async def _restore(self) -> Event | None:
@@ -593,9 +606,10 @@ class UpdateLoop:
     # --- requests of the operator -------------------------------------------------------------------------------------
 
     async def _serve_request(self) -> None:
-        request = self._read_request()
+        request = self._asked = self._read_request()
         if request is None:
             return
+        self._error = None
         if request.do == "rollback":
             ok = await self.roll_back()
         elif request.do in ("check", "apply", "import"):
@@ -605,10 +619,12 @@ class UpdateLoop:
         else:
             self._tell(f"unknown request {request.do!r}")
             ok = False
-        self._answer(Answer(id=request.id, ok=ok, text=self._error or self._detail or ""))
+        if self._asked is not None:
+            self._answer(self._asked, ok=ok, text=self._error or self._detail or "")
+            self._asked = None
 
     def _read_request(self) -> Request | None:
-        path = self._settings.folder / "request.json"
+        path = self._settings.folder / REQUEST_FILE
         try:
             data = path.read_bytes()
             path.unlink()
@@ -616,8 +632,10 @@ class UpdateLoop:
         except (OSError, msgspec.MsgspecError):
             return None  # none there, or not ours: the asker sees no answer and says so
 
-    def _answer(self, answer: Answer) -> None:
-        _write_whole(self._settings.folder / "answer.json", msgspec.json.encode(answer))
+    def _answer(self, request: Request, *, ok: bool, text: str) -> None:
+        answer = Answer(id=request.id, ok=ok, text=text)
+        with contextlib.suppress(OSError):  # a full disk: the asker times out and says so
+            write_whole(self._settings.folder / ANSWER_FILE, msgspec.json.encode(answer))
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -662,7 +680,7 @@ class UpdateLoop:
         status = self.status
         self._publish_status(status)
         with contextlib.suppress(OSError):  # a full disk must not stop the update that might free it
-            _write_whole(self._settings.folder / "status.json", msgspec.json.encode(status))
+            write_whole(self._settings.folder / STATUS_FILE, msgspec.json.encode(status))
 
     async def _wait_for_work(self, seconds: float | None = None) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -688,7 +706,7 @@ def _bundle_of_folder(folder: Path, cohort: str) -> Bundle:
         ) from error
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Replace a small file at once; readers see the old or the new content. Not made durable: it may be lost."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(data)

@@ -12,7 +12,6 @@ What the journal says is decided by `update.machine`; this file only stores it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -441,28 +440,3 @@ def _as_slot_error(what: str) -> Iterator[None]:
             errno.EIO: "the medium failed; replace it",
         }.get(error.errno or 0, "check the medium")
         raise SlotWriteError(f"{what}: {error.strerror or error}: {hint}; {OLD_MODEL_STAYS}") from error
-
-
-class StoreLock:
-    """One process at a time owns the store: the daemon, or a command while no daemon runs."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self._path = Path(folder) / "lock"
-        self._fd: int | None = None
-
-    def acquire(self) -> bool:
-        """Take the lock without waiting; False when another process holds it."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
-
-    def release(self) -> None:
-        """Let go; the kernel also does so when the process ends."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None

@@ -11,14 +11,16 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
 from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX, UPDATE_MODEL_BYTES_MAX
-from nis_edge.pack.layout import Golden
 from nis_edge.update.journal import Count, Journal, Sha256, Slot, Version
+
+if TYPE_CHECKING:
+    from nis_edge.pack.layout import Golden
 
 MODEL_PATH: Final = re.compile(r"models/[a-z0-9][a-z0-9-]{0,63}/[0-9A-Za-z][0-9A-Za-z._+-]{0,31}\.nis")
 """The one shape of a model's target name. It has no room for `..`, an absolute path, a query or an escape."""

@@ -18,7 +18,7 @@ class ReferenceModel:
         self.package = open_package(path)
         self.manifest = self.package.manifest
 
-    def session(self) -> ReferenceSession:
+    def session(self, max_positions: int | None = None) -> ReferenceSession:
         return ReferenceSession(self)
 
     def close(self) -> None:

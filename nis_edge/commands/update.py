@@ -1,0 +1,206 @@
+"""`nis-edge update`: what the device's updates are doing, and the operator's say in it.
+
+While the daemon runs it owns the update store; this command then leaves a request beside it and waits for the answer.
+Without a daemon the command does the work itself, up to the point where the new model is on probation: the next start
+of the daemon loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from nis_edge.config import Config, device_id, load, state_folder
+from nis_edge.errors import ConfigError, UpdateError
+
+if TYPE_CHECKING:
+    from nis_edge.updating import Activation
+
+DESCRIPTION = """Model updates of this device.
+
+  status    what runs, what is on its way, what was refused and why
+  check     look at what is offered, change nothing
+  apply     look, download, verify, test, and put the new model on probation
+  rollback  return to the previous model; the present one is not taken again until its publisher offers it anew
+  import    like apply, from a folder that nis-ota publish made (a USB stick); the same checks"""
+EXAMPLE = "nis-edge update import /media/usb/nis --config /etc/nis-edge/nis-edge.toml"
+
+ACTIONS: Final = ("status", "check", "apply", "rollback", "import")
+PATIENCE_S: Final = 900.0
+"""How long a request to the daemon may take before the command stops waiting (the daemon goes on)."""
+
+LOOK_EVERY_S: Final = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("path", nargs="?", type=Path, help="import: the published folder")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+    parser.add_argument("--repository", metavar="URL", help="instead of update.repository")
+    parser.add_argument("--root", type=Path, metavar="FILE", help="instead of update.root: the metadata to trust first")
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if (args.action == "import") != (args.path is not None):
+        raise ConfigError(
+            "import needs the folder: nis-edge update import FOLDER"
+            if args.action == "import"
+            else f"{args.action} takes no path; did you mean import {args.path}?"
+        )
+    config = load(args.config) if args.config is not None else Config()
+    folder = state_folder(config.device, os.environ)
+    if args.action == "status":
+        return _status(folder / "update", args.json)
+    if _daemon_runs(folder):
+        return _ask_daemon(folder / "update", args)
+    return asyncio.run(_work_alone(config, folder, args))
+
+
+def _status(folder: Path, as_json: bool) -> int:
+    from nis_edge.adapters.slot_store import SlotStore
+    from nis_edge.update.journal import Journal
+
+    store = SlotStore(folder)
+    journal = store.read_journal()
+    if journal is None and store.has_journal():
+        raise UpdateError(f"{store.journal_path}: no record is readable; the factory model runs; check the medium")
+    journal = journal or Journal()
+    last = _read(folder / "status.json")
+    if as_json:
+        facts = {"journal": msgspec.to_builtins(journal), "last": last, "folder": str(folder)}
+        sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
+        return 0
+    active = f"{journal.active.version} ({journal.active.sha256[:12]})" if journal.active else "factory"
+    print(f"installed  {active}")
+    if journal.trial is not None:
+        print(f"on trial   {journal.trial.version}: {journal.state}, {journal.tries_left} tries left")
+    if journal.previous is not None:
+        print(f"previous   {journal.previous.version}")
+    if last.get("latest_version"):
+        print(f"offered    {last['latest_version']}")
+    for denied in journal.denied:
+        print(f"denied     {denied.sha256[:12]}: {denied.reason}")
+    print(f"state      {last.get('state', journal.state)}{_words(last.get('detail'))}")
+    if last.get("error"):
+        print(f"error      {last['error']}")
+    if last.get("time_unverified"):
+        print(f"clock      {last.get('clock_state')}: the time is not verified, expiry is judged by what is known")
+    return 0
+
+
+def _daemon_runs(folder: Path) -> bool:
+    """Whether a daemon holds the state folder's lock."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _ask_daemon(folder: Path, args: argparse.Namespace) -> int:
+    """Leave a request, show what happens, print the answer."""
+    from nis_edge.updating import ANSWER_FILE, REQUEST_FILE, STATUS_FILE, Request, write_whole
+
+    path = str(args.path.resolve()) if args.path is not None else None
+    request = Request(id=secrets.token_hex(8), do=args.action, path=path)
+    write_whole(folder / REQUEST_FILE, msgspec.json.encode(request))
+    ends_at, shown = time.monotonic() + PATIENCE_S, ""
+    while time.monotonic() < ends_at:
+        answer = _read(folder / ANSWER_FILE)
+        if answer.get("id") == request.id:
+            return _print_outcome(bool(answer.get("ok")), str(answer.get("text")), _read(folder / STATUS_FILE), args)
+        status = _read(folder / STATUS_FILE)
+        line = f"{status.get('state', '')}{_percentage(status)}"
+        if line != shown and not args.json:
+            print(f"... {line}", file=sys.stderr)
+            shown = line
+        time.sleep(LOOK_EVERY_S)
+    with contextlib.suppress(FileNotFoundError):
+        (folder / REQUEST_FILE).unlink()
+    raise UpdateError(
+        f"the daemon did not answer within {PATIENCE_S:.0f} s; see its log; the running model is unchanged"
+    )
+
+
+async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) -> int:
+    """Do the work in this process; the daemon is not running."""
+    from nis_edge.adapters.slot_store import SlotStore
+    from nis_edge.starting import take_state_folder
+    from nis_edge.update.journal import Journal
+    from nis_edge.update.machine import State, resume
+    from nis_edge.updating import UpdateLoop, UpdateSettings, describe_device
+
+    with take_state_folder(folder):
+        store = SlotStore(folder / "update")
+        store.prepare()
+        update, _ = resume(store.read_journal() or Journal())
+        settings = UpdateSettings(
+            folder=folder / "update",
+            device=describe_device(device_id(config.device), config.update.cohort),
+            repository=args.repository or config.update.repository,
+            root=args.root or config.update.root,
+        )
+
+        async def wait_for_daemon(_activation: Activation) -> None:
+            loop.stop()
+
+        loop = UpdateLoop(settings, store, update, on_activate=wait_for_daemon, log=_quiet)
+        if args.action == "rollback":
+            done = await loop.roll_back()
+        else:
+            await loop.check(folder=args.path, apply=args.action != "check")
+            done = loop.status.error is None
+        status = loop.status
+        text = status.error or status.detail or ""
+        if loop.update.state is State.PROBATION:
+            text = f"{text}; it is loaded when the daemon starts next"
+        if args.action == "rollback" and done:
+            done, text = True, f"{status.installed_version} is loaded when the daemon starts next"
+        return _print_outcome(done, text, msgspec.to_builtins(status), args)
+
+
+def _print_outcome(ok: bool, text: str, status: dict[str, Any], args: argparse.Namespace) -> int:
+    if args.json:
+        sys.stdout.write(msgspec.json.encode({"ok": ok, "text": text, "status": status}).decode() + "\n")
+    elif ok:
+        print(text)
+    else:
+        print(f"nis-edge: {text}", file=sys.stderr)
+    return 0 if ok else 1
+
+
+def _quiet(_name: str, **_fields: Any) -> None:
+    """Log events belong to the daemon's log; here the outcome is printed."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _words(text: object) -> str:
+    return f": {text}" if text else ""
+
+
+def _percentage(status: dict[str, Any]) -> str:
+    value = status.get("update_percentage")
+    return f" {value} %" if isinstance(value, int) else ""
