@@ -346,12 +346,14 @@ def _judged(
     )
 
 
-def require_package(path: Path) -> Path:
+def require_package(path: Path | None) -> Path:
     """The path, if a package file stands there.
 
     Raises:
-        ModelError: none does; the operator acts.
+        ModelError: none does, or no model was built into this installation; the operator acts.
     """
+    if path is None:
+        raise ModelError("no model is built into this installation; name a package with --model")
     if not path.is_file():
         raise ModelError(f"{path}: no model package there; name one with --model")
     return path

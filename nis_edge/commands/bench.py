@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from nis_edge.bench_report import table
     from nis_edge.benching import PLANS, Request, require_package, run_bench
     from nis_edge.config import Config, load
+    from nis_edge.judgement import shipped_package
     from nis_edge.power.gate import Limits
 
     config = Config() if args.config is None else load(args.config)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= threads <= 64:
         raise ConfigError(f"--threads {threads}: 1 to 64 are allowed")
     target = _json_target(args.json)
-    package = args.model or config.model.path or Path(str(files("nis_edge.shipped") / "nis-nano.nis"))
+    package = args.model or config.model.path or shipped_package()
     request = Request(
         package=require_package(package),
         plan=PLANS["quick" if args.quick else "strict" if args.strict else "standard"],

@@ -166,6 +166,12 @@ def test_an_arm_machine_is_described_from_its_files(tmp_path) -> None:
     assert (found.governor, found.frequency_mhz_max, found.system) == (None, None, None)
 
 
+def test_an_installation_without_a_model_asks_for_one(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("nis_edge.judgement.shipped_package", lambda: None)
+    assert cli.main(["bench", "--quick"]) == 2
+    assert "name a package with --model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
