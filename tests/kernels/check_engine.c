@@ -1,0 +1,586 @@
+/* Checks the C engine on the machine it runs on, without Python: natively, under qemu-user, under the sanitizers.
+ *
+ *   ternary   every offered instruction set against sums counted one weight at a time in 64 bits
+ *   float     every offered instruction set against scalar, bit for bit
+ *   forward   logits and task heads of random models: one hash for every instruction set, number of threads, chunking
+ *   sessions  rewinding, refusals, cancelling, two threads on one session
+ *
+ * Usage: check_engine [--absent NAME]... [--quick] [--threads-only]
+ * --threads-only leaves out the kernels and all models but one: for ThreadSanitizer, which is slow.
+ * --absent demands that NAME is refused (a Cortex-A72 must never meet an SDOT). Prints what it ran and the hashes of
+ * the forward passes, which must be the same on every machine: tests/golden/forward_hashes.txt. Exit code 0: all right. */
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../nis_edge/native/nis_engine.h"
+#include "../../nis_edge/native/nis_probe.h"
+
+static unsigned long checks, failures;
+
+#define CHECK(condition, ...)                              \
+    do {                                                   \
+        checks++;                                          \
+        if (!(condition)) {                                \
+            failures++;                                    \
+            if (failures <= 20) {                          \
+                printf("FAILED line %d: ", __LINE__);      \
+                printf(__VA_ARGS__);                       \
+                printf("\n");                              \
+            }                                              \
+        }                                                  \
+    } while (0)
+
+/* ---- random numbers and memory, the same on every machine ------------------------------------------------------- */
+
+/* splitmix64 (S. Vigna): integers only. */
+static uint64_t state;
+static uint64_t next64(void) {
+    uint64_t z = (state += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+}
+static uint32_t below(uint32_t n) { return (uint32_t)((next64() >> 32) * n >> 32); }
+/* -1 .. 1 in steps of 2^-23: exact. */
+static float next_float(void) { return (float)((int32_t)(next64() >> 40) - (1 << 23)) * 0x1p-23f; }
+
+static void *allocate(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+    if (!p) abort();
+    memset(p, 0, bytes);
+    return p;
+}
+
+static uint64_t fnv1a(uint64_t hash, const void *data, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
+    return hash;
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* ---- ternary ----------------------------------------------------------------------------------------------------- */
+
+static size_t padded(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+static uint8_t *pack(const int8_t *weights, size_t rows, size_t columns, size_t *bytes) {
+    const size_t groups = padded(columns, 64) / 64, blocks = padded(rows, 8) / 8;
+    *bytes = blocks * groups * 128;
+    uint8_t *packed = allocate(*bytes);
+    memset(packed, 0x55, *bytes); /* code 1 everywhere: weight zero */
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            uint8_t *byte = packed + ((r / 8) * groups + c / 64) * 128 + (r % 8) * 16 + c % 16;
+            const int shift = (int)(c % 64 / 16) * 2;
+            *byte = (uint8_t)((*byte & ~(3 << shift)) | (weights[r * columns + c] + 1) << shift);
+        }
+    }
+    return packed;
+}
+
+enum pattern { RANDOM, ALL_PLUS, ALL_MINUS, ALL_THREE, PATTERNS };
+
+/* Weights and activations at their extremes find an overflow that random ones hide. */
+static void check_matmul(const char *isa, size_t rows, size_t columns, size_t tokens, enum pattern pattern,
+                         int activation) {
+    const size_t stride = padded(columns, 64), row_stride = padded(rows, 8);
+    int8_t *weights = allocate(rows * columns), *activations = allocate(tokens * stride);
+    for (size_t i = 0; i < rows * columns; i++) {
+        const int8_t fixed[] = {0, 1, -1, 2};
+        weights[i] = pattern == RANDOM ? (int8_t)((int)below(3) - 1) : fixed[pattern];
+    }
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t c = 0; c < columns; c++) {
+            activations[t * stride + c] = (int8_t)(activation ? activation : (int)below(256) - 128);
+        }
+    }
+    size_t bytes;
+    uint8_t *packed = pack(weights, rows, columns, &bytes);
+    int32_t *sums = allocate(tokens * row_stride * sizeof *sums), *gemm = allocate(tokens * row_stride * sizeof *gemm);
+    CHECK(nis_probe_matmul(isa, packed, rows, columns, activations, tokens, sums) == NIS_OK, "%s matmul", isa);
+    CHECK(nis_probe_gemm(isa, packed, rows, columns, activations, tokens, gemm) == NIS_OK, "%s gemm", isa);
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t r = 0; r < row_stride; r++) {
+            int64_t truth = 0;
+            for (size_t c = 0; r < rows && c < columns; c++) {
+                truth += (int64_t)weights[r * columns + c] * activations[t * stride + c];
+            }
+            CHECK(sums[t * row_stride + r] == truth && gemm[t * row_stride + r] == truth,
+                  "%s [%zu, %zu] x %zu, pattern %d, activation %d, row %zu: %d and %d, not %lld", isa, rows, columns,
+                  tokens, pattern, activation, r, sums[t * row_stride + r], gemm[t * row_stride + r],
+                  (long long)truth);
+        }
+    }
+    free(weights);
+    free(activations);
+    free(packed);
+    free(sums);
+    free(gemm);
+}
+
+static void check_ternary(const char *isa, int quick) {
+    const size_t row_counts[] = {1, 7, 8, 9, 24, 33}, column_counts[] = {1, 63, 64, 65, 512, 513, 576, 640, 1000};
+    const size_t token_counts[] = {1, 2, 3, 5, 8, 15, 4, 9}; /* the first six meet every tile */
+    const int activations[] = {0, 127, -128};
+    for (size_t r = 0; r < sizeof row_counts / sizeof *row_counts; r++) {
+        for (size_t c = 0; c < sizeof column_counts / sizeof *column_counts; c++) {
+            for (size_t t = 0; t < (quick ? 6 : 8); t++) {
+                check_matmul(isa, row_counts[r], column_counts[c], token_counts[t], RANDOM, 0);
+            }
+        }
+    }
+    for (int pattern = 0; pattern < PATTERNS; pattern++) {
+        for (size_t a = 0; a < 3; a++) {
+            check_matmul(isa, 9, 4096, 1, (enum pattern)pattern, activations[a]);
+            check_matmul(isa, 9, 16384 + 65, 3, (enum pattern)pattern, activations[a]);
+            if (!quick) check_matmul(isa, 2, 1 << 20, 2, (enum pattern)pattern, activations[a]);
+        }
+    }
+}
+
+/* ---- float ------------------------------------------------------------------------------------------------------- */
+
+enum { FLOATS = 1003, ROWS = 19 };
+
+#define SAME_FLOAT(call_isa, call_scalar, result, what)                                                      \
+    do {                                                                                                     \
+        float result = 0.0f;                                                                                 \
+        CHECK((call_scalar) == NIS_OK, "scalar %s", what);                                                   \
+        const float truth = result;                                                                          \
+        CHECK((call_isa) == NIS_OK, "%s %s", isa, what);                                                     \
+        CHECK(bits_of(result) == bits_of(truth), "%s %s, %zu: %a, not %a", isa, what, n, (double)result,     \
+              (double)truth);                                                                                \
+    } while (0)
+
+static void check_float_length(const char *isa, size_t n, float magnitude) {
+    float x[FLOATS], y[FLOATS], dots[2][ROWS], sums[2][FLOATS];
+    static float rows[ROWS * FLOATS];
+    static uint16_t halves[2][ROWS * FLOATS];
+    int8_t q[2][FLOATS];
+    for (size_t i = 0; i < n; i++) x[i] = next_float() * magnitude, y[i] = next_float() * magnitude;
+    for (size_t i = 0; i < n * ROWS; i++) rows[i] = next_float();
+
+    SAME_FLOAT(nis_probe_sum_of_squares(isa, x, n, &v), nis_probe_sum_of_squares("scalar", x, n, &v), v, "squares");
+    SAME_FLOAT(nis_probe_maximum(isa, x, n, &v), nis_probe_maximum("scalar", x, n, &v), v, "maximum");
+    int32_t q_sums[2];
+    float scales[2];
+    CHECK(nis_probe_quantise("scalar", x, n, q[0], &scales[0], &q_sums[0]) == NIS_OK, "quantise");
+    CHECK(nis_probe_quantise(isa, x, n, q[1], &scales[1], &q_sums[1]) == NIS_OK, "quantise");
+    CHECK(!memcmp(q[0], q[1], n) && q_sums[0] == q_sums[1] && scales[0] == scales[1], "%s quantise %zu", isa, n);
+
+    const char *isas[2] = {"scalar", isa};
+    float exps[2][FLOATS], silus[2][FLOATS], exp_sums[2];
+    for (int k = 0; k < 2; k++) {
+        memcpy(exps[k], x, n * sizeof(float));
+        memcpy(silus[k], x, n * sizeof(float));
+        CHECK(nis_probe_exponentials(isas[k], exps[k], n, magnitude, &exp_sums[k]) == NIS_OK, "exponentials");
+        CHECK(nis_probe_silu_times(isas[k], silus[k], y, n) == NIS_OK, "silu");
+        CHECK(nis_probe_dot_rows(isas[k], x, rows, NIS_F32, ROWS, n, dots[k]) == NIS_OK, "dots");
+        CHECK(nis_probe_weighted_sum(isas[k], x, rows, NIS_F32, n < ROWS ? n : ROWS, n, sums[k]) == NIS_OK, "sum");
+        CHECK(nis_probe_to_half(isas[k], rows, n * ROWS, halves[k]) == NIS_OK, "halves");
+    }
+    CHECK(!memcmp(exps[0], exps[1], n * 4) && exp_sums[0] == exp_sums[1], "%s exponentials %zu", isa, n);
+    CHECK(!memcmp(silus[0], silus[1], n * 4), "%s silu %zu", isa, n);
+    CHECK(!memcmp(dots[0], dots[1], sizeof dots[0]), "%s dot_rows %zu", isa, n);
+    CHECK(!memcmp(sums[0], sums[1], n * 4), "%s weighted_sum %zu", isa, n);
+    CHECK(!memcmp(halves[0], halves[1], n * ROWS * 2), "%s to_half %zu", isa, n);
+    for (int dtype = NIS_F16; dtype <= NIS_BF16; dtype++) {
+        for (int k = 0; k < 2; k++) {
+            nis_probe_dot_rows(isas[k], x, halves[0], (nis_dtype)dtype, ROWS, n, dots[k]);
+            nis_probe_weighted_sum(isas[k], x, halves[0], (nis_dtype)dtype, n < ROWS ? n : ROWS, n, sums[k]);
+        }
+        CHECK(!memcmp(dots[0], dots[1], sizeof dots[0]), "%s dot_rows dtype %d, %zu", isa, dtype, n);
+        CHECK(!memcmp(sums[0], sums[1], n * 4), "%s weighted_sum dtype %d, %zu", isa, dtype, n);
+    }
+}
+
+/* Every binary16 to binary32 and back, and binary32 at every rounding boundary between neighbouring binary16. */
+static void check_halves(const char *isa) {
+    static uint16_t all[65536], back[2][65536];
+    static float floats[2][65536];
+    for (size_t i = 0; i < 65536; i++) all[i] = (uint16_t)((i & 0x7fff) > 0x7c00 ? 0 : i); /* no NaN */
+    nis_probe_to_float("scalar", all, NIS_F16, 65536, floats[0]);
+    nis_probe_to_float(isa, all, NIS_F16, 65536, floats[1]);
+    CHECK(!memcmp(floats[0], floats[1], sizeof floats[0]), "%s binary16 to binary32", isa);
+    nis_probe_to_half(isa, floats[0], 65536, back[1]);
+    CHECK(!memcmp(all, back[1], sizeof all), "%s binary16 there and back", isa);
+    for (int offset = -1; offset <= 1; offset++) {
+        for (size_t i = 0; i < 65536; i++) {
+            uint32_t bits = bits_of(floats[0][i]);
+            bits = (bits & 0x7f800000) == 0x7f800000 ? 0 : bits + 0x1000 + (uint32_t)offset;
+            memcpy(&floats[1][i], &bits, 4);
+        }
+        nis_probe_to_half("scalar", floats[1], 65536, back[0]);
+        nis_probe_to_half(isa, floats[1], 65536, back[1]);
+        CHECK(!memcmp(back[0], back[1], sizeof back[0]), "%s binary32 to binary16 at boundaries", isa);
+    }
+}
+
+static void check_float(const char *isa) {
+    for (size_t n = 1; n <= 80; n++) check_float_length(isa, n, 3.0f);
+    const size_t lengths[] = {127, 128, 256, 511, 1000, FLOATS};
+    const float magnitudes[] = {1e-30f, 1e-5f, 1.0f, 40.0f, 1000.0f, 1e15f};
+    for (size_t i = 0; i < 6; i++) {
+        for (size_t k = 0; k < 6; k++) check_float_length(isa, lengths[i], magnitudes[k]);
+    }
+    check_halves(isa);
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;
+    nis_architecture a;
+    nis_dtype embed, head;
+    int tied;
+    uint32_t task_layers[2], task_count;
+} recipe;
+
+static const recipe recipes[] = {
+    {"bitnet", {96, 200, 3, 6, 2, 20, 333, 160, NIS_RELU2, 1, 1e-5f, 500000.0}, NIS_F32, NIS_F32, 1, {3, 2}, 2},
+    {"llama", {128, 320, 2, 4, 4, 64, 257, 160, NIS_SILU, 0, 1e-6f, 10000.0}, NIS_BF16, NIS_F16, 0, {0, 0}, 0},
+    {"wide", {64, 1300, 1, 1, 1, 2, 64, 160, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F16, NIS_BF16, 0, {0, 1}, 2},
+};
+
+enum { TOKENS = 80, LAYERS_MAX = 8 };
+
+typedef struct {
+    nis_weights w;
+    nis_layer layers[LAYERS_MAX];
+    nis_task_head heads[2];
+    void *owned[256];
+    size_t owned_count;
+} test_model;
+
+static void *keep(test_model *m, void *p) {
+    m->owned[m->owned_count++] = p;
+    return p;
+}
+
+static nis_tensor random_floats(test_model *m, size_t n, float middle, float spread) {
+    float *x = keep(m, allocate(n * sizeof *x));
+    for (size_t i = 0; i < n; i++) x[i] = middle + next_float() * spread;
+    return (nis_tensor){x, n * sizeof *x};
+}
+
+static nis_tensor random_rows(test_model *m, size_t n, nis_dtype dtype) {
+    if (dtype == NIS_F32) return random_floats(m, n, 0.0f, 1.0f);
+    uint16_t *x = keep(m, allocate(n * sizeof *x));
+    for (size_t i = 0; i < n; i++) {
+        const float value = next_float();
+        if (dtype == NIS_F16) {
+            nis_probe_to_half("scalar", &value, 1, &x[i]);
+        } else {
+            x[i] = (uint16_t)(bits_of(value) >> 16);
+        }
+    }
+    return (nis_tensor){x, n * sizeof *x};
+}
+
+static nis_ternary random_ternary(test_model *m, size_t rows, size_t columns) {
+    int8_t *weights = allocate(rows * columns);
+    for (size_t i = 0; i < rows * columns; i++) weights[i] = (int8_t)((int)below(3) - 1);
+    size_t bytes;
+    uint8_t *packed = keep(m, pack(weights, rows, columns, &bytes));
+    free(weights);
+    return (nis_ternary){{packed, bytes}, 1.0f / sqrtf((float)columns)};
+}
+
+static nis_layer random_layer(test_model *m, const nis_architecture *a) {
+    const size_t attended = (size_t)a->heads * a->head_dim, kv = (size_t)a->kv_heads * a->head_dim;
+    nis_layer l = {0};
+    l.attn_norm = random_floats(m, a->hidden, 1.0f, 0.5f);
+    l.ffn_norm = random_floats(m, a->hidden, 1.0f, 0.5f);
+    if (a->sub_norms) {
+        l.attn_sub_norm = random_floats(m, attended, 1.0f, 0.5f);
+        l.ffn_sub_norm = random_floats(m, a->ffn, 1.0f, 0.5f);
+    }
+    l.q = random_ternary(m, attended, a->hidden);
+    l.k = random_ternary(m, kv, a->hidden);
+    l.v = random_ternary(m, kv, a->hidden);
+    l.o = random_ternary(m, a->hidden, attended);
+    l.gate = random_ternary(m, a->ffn, a->hidden);
+    l.up = random_ternary(m, a->ffn, a->hidden);
+    l.down = random_ternary(m, a->hidden, a->ffn);
+    return l;
+}
+
+static void make_test_model(test_model *m, const recipe *r) {
+    memset(m, 0, sizeof *m);
+    state = 20260000 + (uint64_t)r->a.hidden;
+    m->w.architecture = r->a;
+    m->w.embed = random_rows(m, (size_t)r->a.vocab * r->a.hidden, r->embed);
+    m->w.embed_dtype = r->embed;
+    if (!r->tied) {
+        m->w.head = random_rows(m, (size_t)r->a.vocab * r->a.hidden, r->head);
+        m->w.head_dtype = r->head;
+    }
+    m->w.norm = random_floats(m, r->a.hidden, 1.0f, 0.5f);
+    size_t layer = 0;
+    for (; layer < r->a.layers; layer++) m->layers[layer] = random_layer(m, &r->a);
+    m->w.layers = m->layers;
+    for (uint32_t h = 0; h < r->task_count; h++) {
+        nis_task_head *head = &m->heads[h];
+        head->layers = &m->layers[layer];
+        head->layer_count = r->task_layers[h];
+        for (uint32_t i = 0; i < head->layer_count; i++, layer++) m->layers[layer] = random_layer(m, &r->a);
+        head->outputs = 18 + h;
+        head->norm = random_floats(m, r->a.hidden, 1.0f, 0.5f);
+        head->projection = random_floats(m, (size_t)head->outputs * r->a.hidden, 0.0f, 0.1f);
+        head->bias = random_floats(m, head->outputs, 0.0f, 1.0f);
+    }
+    m->w.task_heads = m->heads;
+    m->w.task_head_count = r->task_count;
+}
+
+static void free_test_model(test_model *m) {
+    for (size_t i = 0; i < m->owned_count; i++) free(m->owned[i]);
+}
+
+static nis_model *open_model(const test_model *m, const char *isa, uint32_t threads) {
+    char message[256] = "";
+    nis_model *model = NULL;
+    const nis_status status = nis_model_create(&m->w, isa, threads, &model, message, sizeof message);
+    CHECK(status == NIS_OK, "model: %s", message);
+    if (!model) exit(1);
+    return model;
+}
+
+/* One pass over TOKENS tokens in chunks, with the task heads asked at the end of each chunk when `eager`. */
+static uint64_t forward_hash(const test_model *m, const char *isa, uint32_t threads, size_t chunk, nis_dtype kv,
+                             int eager) {
+    const size_t vocab = m->w.architecture.vocab;
+    nis_model *model = open_model(m, isa, threads);
+    nis_session *session = NULL;
+    CHECK(nis_session_create(model, TOKENS + 7, kv, &session) == NIS_OK, "session");
+    float *logits = allocate(TOKENS * vocab * sizeof *logits);
+    float outputs[2][32] = {{0}};
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (int32_t)((i * 7919 + 13) % (int)vocab);
+    for (size_t done = 0; done < TOKENS; done += chunk) {
+        const size_t count = TOKENS - done < chunk ? TOKENS - done : chunk;
+        const nis_status status =
+            nis_session_forward(session, tokens + done, count, NIS_ALL_LOGITS, logits + done * vocab);
+        CHECK(status == NIS_OK, "forward: %s", nis_status_text(status));
+        for (uint32_t h = 0; eager && h < m->w.task_head_count; h++) {
+            CHECK(nis_session_head(session, h, outputs[h]) == NIS_OK, "head");
+        }
+    }
+    uint64_t hash = fnv1a(0xcbf29ce484222325, logits, TOKENS * vocab * sizeof *logits);
+    for (uint32_t h = 0; h < m->w.task_head_count; h++) {
+        CHECK(nis_session_head(session, h, outputs[h]) == NIS_OK, "head");
+        hash = fnv1a(hash, outputs[h], m->w.task_heads[h].outputs * sizeof(float));
+    }
+
+    /* The last logits alone, after feeding without any, are the last of all logits. */
+    float *last = allocate(vocab * sizeof *last);
+    CHECK(nis_session_rewind(session, 3) == NIS_OK, "rewind");
+    CHECK(nis_session_forward(session, tokens + 3, 60, NIS_NO_LOGITS, NULL) == NIS_OK, "feed");
+    CHECK(nis_session_forward(session, tokens + 63, TOKENS - 63, NIS_LAST_LOGITS, last) == NIS_OK, "last");
+    CHECK(!memcmp(last, logits + (TOKENS - 1) * vocab, vocab * sizeof *last), "rewound logits differ");
+    for (uint32_t h = 0; h < m->w.task_head_count; h++) {
+        float again[32];
+        CHECK(nis_session_head(session, h, again) == NIS_OK, "head");
+        CHECK(!memcmp(again, outputs[h], m->w.task_heads[h].outputs * sizeof(float)), "rewound head differs");
+    }
+    free(last);
+    free(logits);
+    nis_session_free(session);
+    CHECK(nis_model_free(model) == NIS_OK, "free");
+    return hash;
+}
+
+static void check_forward(const recipe *r, int quick) {
+    test_model m;
+    make_test_model(&m, r);
+    for (int kv = NIS_F32; kv <= NIS_F16; kv++) {
+        const uint64_t truth = forward_hash(&m, "scalar", 1, TOKENS, (nis_dtype)kv, 0);
+        const char *isa;
+        for (uint32_t i = 0; (isa = nis_isa_offered(i)) != NULL; i++) {
+            for (uint32_t threads = 1; threads <= 3; threads++) {
+                const size_t chunks[] = {TOKENS, 7, 65, 1};
+                for (size_t c = 0; c < 4; c++) {
+                    if (quick && c + 1 != threads) continue; /* the diagonal instead of the square */
+                    const uint64_t hash = forward_hash(&m, isa, threads, chunks[c], (nis_dtype)kv, c % 2);
+                    CHECK(hash == truth, "%s %s, %u threads, chunks of %zu: %016llx, not %016llx", r->name, isa,
+                          threads, chunks[c], (unsigned long long)hash, (unsigned long long)truth);
+                }
+            }
+        }
+        printf("forward %s %s %016llx\n", r->name, kv == NIS_F32 ? "f32" : "f16", (unsigned long long)truth);
+    }
+    free_test_model(&m);
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    nis_session *session;
+    int passes_wanted;
+    unsigned long passes, refused;
+} talker;
+
+/* Two of these on one session must meet NIS_BUSY or succeed, and never race. */
+static void *talk(void *argument) {
+    talker *t = argument;
+    float outputs[32];
+    while (t->passes < (unsigned long)t->passes_wanted) {
+        const int32_t tokens[3] = {1, 2, 3};
+        nis_status status = nis_session_forward(t->session, tokens, 3, NIS_NO_LOGITS, NULL);
+        if (status == NIS_FULL) status = nis_session_rewind(t->session, 0);
+        if (status == NIS_OK) status = nis_session_head(t->session, 0, outputs);
+        t->passes += status == NIS_OK || status == NIS_EMPTY;
+        t->refused += status == NIS_BUSY;
+        if (status == NIS_BUSY) sched_yield();
+    }
+    return NULL;
+}
+
+static void check_sessions(void) {
+    test_model m;
+    make_test_model(&m, &recipes[0]);
+    nis_model *model = open_model(&m, NULL, 2);
+    nis_session *one, *two;
+    CHECK(nis_session_create(model, 16, NIS_F32, &one) == NIS_OK, "session");
+    CHECK(nis_session_create(model, 16, NIS_F32, &two) == NIS_OK, "session");
+    float logits[333], outputs[32];
+    int32_t tokens[20] = {0};
+    CHECK(nis_session_head(one, 0, outputs) == NIS_EMPTY, "head before tokens");
+    CHECK(nis_session_head(one, 2, outputs) == NIS_ARGUMENT, "head out of range");
+    CHECK(nis_session_forward(one, tokens, 17, NIS_LAST_LOGITS, logits) == NIS_FULL, "too many tokens");
+    tokens[3] = 333;
+    CHECK(nis_session_forward(one, tokens, 8, NIS_LAST_LOGITS, logits) == NIS_TOKEN, "token too large");
+    tokens[3] = -1;
+    CHECK(nis_session_forward(one, tokens, 8, NIS_LAST_LOGITS, logits) == NIS_TOKEN, "token negative");
+    tokens[3] = 0;
+    CHECK(nis_session_position(one) == 0, "refusals must not move the session");
+    nis_session_cancel(one);
+    CHECK(nis_session_forward(one, tokens, 8, NIS_LAST_LOGITS, logits) == NIS_CANCELLED, "cancel");
+    CHECK(nis_session_position(one) == 0, "cancelling must not move the session");
+    CHECK(nis_session_forward(one, tokens, 8, NIS_LAST_LOGITS, logits) == NIS_OK, "after cancelling");
+    CHECK(nis_session_rewind(one, 9) == NIS_FULL, "rewinding forward");
+    CHECK(nis_model_free(model) == NIS_BUSY, "a model with sessions is not freed");
+
+    int32_t made[8], token = 5;
+    size_t made_count;
+    CHECK(nis_session_greedy(two, token, -1, 8, made, &made_count) == NIS_OK && made_count == 8, "greedy");
+    CHECK(nis_session_rewind(two, 0) == NIS_OK, "rewind");
+    for (size_t i = 0; i < 8; i++) {
+        CHECK(nis_session_forward(two, &token, 1, NIS_LAST_LOGITS, logits) == NIS_OK, "forward");
+        size_t best = 0;
+        for (size_t k = 1; k < 333; k++) best = logits[k] > logits[best] ? k : best;
+        token = (int32_t)best;
+        CHECK(token == made[i], "greedy token %zu", i);
+    }
+    CHECK(nis_session_greedy(two, 5, -1, 9, (int32_t[9]){0}, &made_count) == NIS_FULL, "greedy beyond the end");
+    CHECK(nis_session_position(two) == 8, "a failed greedy must not move the session");
+
+    talker talkers[4] = {{one, 50, 0, 0}, {one, 50, 0, 0}, {two, 50, 0, 0}, {two, 50, 0, 0}};
+    pthread_t threads[4];
+    unsigned long passes = 0, refused = 0;
+    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, talk, &talkers[i]);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        passes += talkers[i].passes;
+        refused += talkers[i].refused;
+    }
+    CHECK(passes == 200, "every thread must get its turns");
+    printf("sessions: 4 threads on 2 sessions, %lu passes, %lu refused as busy\n", passes, refused);
+    nis_session_free(one);
+    nis_session_free(two);
+    CHECK(nis_model_free(model) == NIS_OK, "free");
+
+    /* Damaged weights are an error, never a result. */
+    ((float *)m.layers[1].ffn_norm.data)[5] = NAN;
+    model = open_model(&m, NULL, 1);
+    CHECK(nis_session_create(model, 16, NIS_F32, &one) == NIS_OK, "session");
+    CHECK(nis_session_forward(one, tokens, 8, NIS_LAST_LOGITS, logits) == NIS_NOT_FINITE, "NaN in a norm");
+    CHECK(nis_session_position(one) == 0, "a failed pass must not move the session");
+    nis_session_free(one);
+    nis_model_free(model);
+    free_test_model(&m);
+}
+
+static void check_refusals(void) {
+    test_model m;
+    make_test_model(&m, &recipes[0]);
+    nis_model *model = NULL;
+    char message[256];
+#define REFUSED(change, status)                                                                              \
+    do {                                                                                                     \
+        test_model changed = m;                                                                              \
+        changed.w.layers = changed.layers;                                                                   \
+        changed.w.task_heads = changed.heads;                                                                \
+        changed.heads[0].layers = changed.layers + 3;                                                        \
+        change;                                                                                              \
+        const nis_status got = nis_model_create(&changed.w, NULL, 1, &model, message, sizeof message);       \
+        CHECK(got == (status) && model == NULL, "%s: status %d, %s", #change, got, message);                 \
+    } while (0)
+    REFUSED(changed.w.architecture.hidden = 0, NIS_SHAPE);
+    REFUSED(changed.w.architecture.hidden = 97, NIS_SHAPE);
+    REFUSED(changed.w.architecture.kv_heads = 4, NIS_SHAPE);
+    REFUSED(changed.w.architecture.head_dim = 19, NIS_SHAPE);
+    REFUSED(changed.w.architecture.vocab = 0xffffffff, NIS_SHAPE);
+    REFUSED(changed.w.architecture.context = 1 << 21, NIS_SHAPE);
+    REFUSED(changed.w.architecture.norm_eps = NAN, NIS_SHAPE);
+    REFUSED(changed.w.architecture.rope_theta = INFINITY, NIS_SHAPE);
+    REFUSED(changed.w.architecture.activation = 2, NIS_SHAPE);
+    REFUSED(changed.w.architecture.sub_norms = 2, NIS_SHAPE);
+    REFUSED(changed.w.embed.bytes--, NIS_SHAPE);
+    REFUSED(changed.w.embed_dtype = 3, NIS_SHAPE);
+    REFUSED(changed.w.norm.data = NULL, NIS_SHAPE);
+    REFUSED(changed.layers[2].down.codes.bytes += 128, NIS_SHAPE);
+    REFUSED(changed.layers[0].q.codes.data = (const char *)changed.layers[0].q.codes.data + 1, NIS_SHAPE);
+    REFUSED(changed.layers[0].q.scale = INFINITY, NIS_SHAPE);
+    REFUSED(changed.layers[4].attn_sub_norm.data = NULL, NIS_SHAPE);
+    REFUSED(changed.heads[1].outputs = 0, NIS_SHAPE);
+    REFUSED(changed.heads[1].bias.bytes = 4, NIS_SHAPE);
+    REFUSED(changed.w.task_head_count = 65, NIS_SHAPE);
+    CHECK(nis_model_create(&m.w, NULL, 0, &model, NULL, 0) == NIS_ARGUMENT, "no threads");
+    CHECK(nis_model_create(&m.w, "mmx", 1, &model, NULL, 0) == NIS_NO_KERNEL, "an instruction set nobody wrote");
+    CHECK(nis_model_create(NULL, NULL, 1, &model, NULL, 0) == NIS_ARGUMENT, "no weights");
+    free_test_model(&m);
+}
+
+int main(int argc, char **argv) {
+    int quick = 0, threads_only = 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0) {
+            quick = 1;
+        } else if (strcmp(argv[i], "--threads-only") == 0) {
+            threads_only = 1;
+        } else if (strcmp(argv[i], "--absent") == 0 && i + 1 < argc) {
+            int32_t sums[8];
+            const uint8_t packed[128] = {0};
+            const int8_t activations[64] = {0};
+            CHECK(nis_probe_matmul(argv[++i], packed, 8, 64, activations, 1, sums) == NIS_NO_KERNEL,
+                  "%s must be refused here", argv[i]);
+            printf("absent, and refused when forced: %s\n", argv[i]);
+        } else {
+            fprintf(stderr, "usage: check_engine [--absent NAME]... [--quick] [--threads-only]\n");
+            return 2;
+        }
+    }
+    const char *isa;
+    for (uint32_t i = 0; !threads_only && (isa = nis_isa_offered(i)) != NULL; i++) {
+        state = 7;
+        const unsigned long before = checks;
+        check_ternary(isa, quick);
+        check_float(isa);
+        printf("kernels %s: %lu checks\n", isa, checks - before);
+    }
+    const size_t recipe_count = threads_only ? 1 : sizeof recipes / sizeof recipes[0];
+    for (size_t i = 0; i < recipe_count; i++) check_forward(&recipes[i], quick);
+    check_refusals();
+    check_sessions();
+    printf("%lu checks, %lu failed\n", checks, failures);
+    return failures != 0;
+}
