@@ -75,7 +75,7 @@ DEADLINE_SAMPLES_MIN: Final = 20
 
 OUTCOMES_MIN: Final = 16
 OVERCONFIDENCE_GAP: Final = 0.1
-OVERCONFIDENCE_Z: Final = 3.5
+OVERCONFIDENCE_Z: Final = 4.0
 """Mean stated confidence must exceed the accuracy by the gap, and what the outcomes allow: the upper Wilson bound,
 wider than 95 % because it is looked at anew with every outcome."""
 
