@@ -27,6 +27,9 @@ PREFILL_TOKENS: Final = 128
 
 DECODE_START_TOKENS: Final = 32
 
+REASON_CHARS_MAX: Final = 240
+"""A reason is a line of a table; what the engine says may list a whole vocabulary."""
+
 WINDOWS: Final = 40
 """Different windows the assessment goes through in turn."""
 
@@ -78,7 +81,7 @@ def _assessments(model: Model) -> list[Task | Impossible]:
             context = model.manifest.architecture.context
             raise ModelError(f"a full window takes {longest} tokens, the package's context has {context}")
     except ModelError as error:
-        return [Impossible(name, what, str(error)) for name, what in names]
+        return [Impossible(name, what, str(error)[:REASON_CHARS_MAX]) for name, what in names]
 
     def assess(session: Session, window: Window, known: list[int]) -> tuple[list[int], int]:
         ids = encode(render(window), tokenizer)
