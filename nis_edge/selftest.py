@@ -21,7 +21,7 @@ import numpy as np
 
 from nis_edge.engine import golden
 from nis_edge.errors import NisEdgeError
-from nis_edge.limits import GIB, UPDATE_SELFTEST_SECONDS_MAX
+from nis_edge.limits import GIB, UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
 from nis_edge.pack.layout import Golden
 from nis_edge.pack.reader import open_package
 from nis_edge.update.offer import golden_hash
@@ -117,11 +117,11 @@ def _timed(model: Any, tokens: Sequence[int], monotonic: Callable[[], float]) ->
 
 
 def limit_this_process(package_bytes: int) -> None:
-    """Bound memory, CPU time, files and core dumps of this process, and forbid it to write files."""
+    """Bound memory, CPU time, files and core dumps of this process, and forbid large files."""
     memory = 2 * GIB + 3 * package_bytes
     for kind, bound in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, UPDATE_SELFTEST_OUTPUT_BYTES_MAX),
         (resource.RLIMIT_NOFILE, OPEN_FILES_MAX),
         (resource.RLIMIT_CPU, int(UPDATE_SELFTEST_SECONDS_MAX)),
         (resource.RLIMIT_AS, memory),

@@ -49,13 +49,15 @@ from nis_edge.update.offer import (
     rollout_path,
 )
 from nis_edge.update.status import UpdateStatus, status_of
-from nis_edge.update.time_floor import ClockState, raised_floor, trusted_time
+from nis_edge.update.time_floor import ClockState, TrustedTime, raised_floor, trusted_time
 
 PROBATION_S: Final = 1800.0
 """How long a new model is watched before it is committed (design: ota section 4)."""
 
 TICK_S: Final = 2.0
 """How often the loop looks for an operator's request and at the health of a model on probation."""
+
+BY_OPERATOR: Final = "rolled back by the operator"
 
 REQUEST_FILE: Final = "request.json"
 ANSWER_FILE: Final = "answer.json"
@@ -195,7 +197,7 @@ class UpdateLoop:
         self._error: str | None = None
         self._detail: str | None = None
         self._percentage: int | None = None
-        self._clock_state: ClockState = "unknown"
+        self._clock_state: ClockState = self._time().state
         self._ends_at: float | None = None
         self._asked: Request | None = None
 
@@ -289,7 +291,7 @@ class UpdateLoop:
         if self._update.state not in (State.IDLE, State.PROBATION):
             self._tell(f"an update is under way ({self._update.state.value}); try again when it has ended")
             return False
-        self._reason = "rolled back by the operator"
+        self._reason = BY_OPERATOR
         await self._drive(Event.ROLLBACK_ASKED)
         return True
 
@@ -317,7 +319,7 @@ class UpdateLoop:
             fetcher = BundleFetcher(bundle, f"{base}/metadata", fetcher, targets_url=f"{base}/targets")
         if fetcher is None:
             raise UpdateError(f"no repository is configured (update.repository), nor a bundle given; {OLD_MODEL_STAYS}")
-        now = trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=self._update.journal.floors.time_s)
+        now = self._time()
         self._clock_state = now.state
         repository = TrustedRepository(
             settings.folder / "tuf",
@@ -345,6 +347,10 @@ class UpdateLoop:
             look.golden = golden if isinstance(golden, str) else None
         self._raise_floors(repository, raised_floor(self._update.journal.floors.time_s, now, repository.issued_at()))
         return look
+
+    def _time(self) -> TrustedTime:
+        floor_s = self._update.journal.floors.time_s
+        return trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=floor_s)
 
     def _raise_floors(self, repository: TrustedRepository, time_s: float) -> None:
         """Journal the versions just verified, before anything is decided on them."""
@@ -563,7 +569,7 @@ class UpdateLoop:
                 return None
             request = self._read_request()
             if request is not None and request.do == "rollback":
-                self._reason = "rolled back by the operator"
+                self._reason = BY_OPERATOR
                 self._answer(request, ok=True, text=f"{self._candidate().version} is rolled back")
                 return Event.ROLLBACK_ASKED
             if request is not None:
@@ -586,7 +592,11 @@ class UpdateLoop:
         elif self._update.state is State.ROLLED_BACK:
             left = trial if trial is not None else before.journal.active
             log_rolled_back(self._log, left, self._reason)
-            self._error = f"{left.version if left else 'the model'} was rolled back: {self._reason}; {OLD_MODEL_STAYS}"
+            name = left.version if left else "the model"
+            if self._reason == BY_OPERATOR:
+                self._tell(f"{name} was rolled back by the operator")
+            else:
+                self._error = f"{name} was rolled back: {self._reason}; {OLD_MODEL_STAYS}"
         try:
             await asyncio.to_thread(self._store.collect_garbage, journal.names())
         except SlotWriteError as error:

@@ -69,6 +69,7 @@ def bundle_bytes(repository: Repository, cohort: str) -> bytes:
     if document is None:
         raise PublisherError(f"nothing is offered to cohort {cohort!r}; offer a model: nis-ota offer")
     files = {path.name: path.read_text(encoding="utf-8") for path in repository.current_files()}
+    del files["1.root.json"]  # every device has the first root: it was given it
     files[f"rollout/{document.name}"] = document.read_text(encoding="utf-8")
     try:
         return encode_bundle(Bundle(cohort=cohort, files=files))

@@ -202,8 +202,8 @@ class Repository:
             counter = (target.custom or {}).get("release_counter", 0)
             if other != path and other.startswith(f"models/{name}/") and counter >= facts.release_counter:
                 raise PublisherError(
-                    f"{other} has release counter {counter}; devices that ran it would refuse a lower or equal one: "
-                    f"use --release-counter {counter + 1}"
+                    f"{other} has release counter {counter}, and devices that ran it refuse a lower one; it rises with "
+                    f"every release: use --release-counter {counter + 1}"
                 )
         self._store_package(path, info.hashes["sha256"], package)
         listed.signed.targets[path] = info

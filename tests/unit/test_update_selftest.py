@@ -125,7 +125,7 @@ def test_39_a_test_that_hangs_is_ended_and_failed(good: Path) -> None:
     assert (report.passed, report.reason) == (False, "the self-test did not end within 0 s")
 
 
-def test_the_test_process_can_write_no_file_and_leaves_no_core_dump(good: Path, tmp_path: Path) -> None:
+def test_the_test_process_can_write_no_large_file_and_leaves_no_core_dump(good: Path, tmp_path: Path) -> None:
     code = f"""
 import pathlib, signal, sys
 from nis_edge.selftest import limit_this_process
@@ -133,7 +133,7 @@ import resource
 limit_this_process(1000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
-    pathlib.Path({str(tmp_path / "written")!r}).write_text("x")
+    pathlib.Path({str(tmp_path / "written")!r}).write_text("x" * 65537)
     reason = "wrote"
 except OSError as error:
     reason = f"{{error.strerror}} {{resource.getrlimit(resource.RLIMIT_CORE)[0]}}"
