@@ -30,6 +30,7 @@ class Training:
     batch_tokens: int
     learning_rate: float
     warmup_steps: int
+    float_share: float
     weight_decay: float
     clip: float
     positive_weight: float

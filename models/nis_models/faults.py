@@ -133,6 +133,22 @@ def stall_silence(team: Team) -> list[int]:
     return _since(team, start)
 
 
+def stall_member(team: Team) -> list[int]:
+    """One took a task and falls silent while the others go on."""
+    agent, worker = team.agents[0], team.agents[1]
+    if agent == worker:
+        return stall_silence(team)
+    start = len(team.events)
+    team.emit(team.other(agent), "message", team.word("assign", a=agent, q=team.g3.quantity, p=team.p3), to=agent)
+    team.says(agent, "ack", q=team.g3.quantity, p=team.p3)
+    shown = _since(team, start)
+    team.clock += team.pace_s * team.rng.uniform(5, 30)
+    for _ in range(team.rng.randint(1, 2)):
+        team.measure(worker, team.g2, team.p2, asked=False)
+        team.clock += team.pace_s * team.rng.uniform(1, 15)
+    return shown
+
+
 def stall_excuses(team: Team) -> list[int]:
     """Words about waiting instead of work."""
     agent = team.agents[0]
@@ -797,7 +813,7 @@ def fair_history(team: Team) -> list[int]:
 
 FAULTS: Final[dict[str, tuple[Mechanism, ...]]] = {
     "looping": (loop_same_call, loop_pingpong, loop_cycle, loop_restate),
-    "stalled": (stall_silence, stall_excuses, stall_deadlock),
+    "stalled": (stall_silence, stall_member, stall_excuses, stall_deadlock),
     "contradiction": (contra_values, contra_claims, contra_state, contra_tool),
     "overconfident": (over_outcomes, over_words, over_unchecked),
     "goal_drift": (drift_away,),

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+EMBED_STD = 0.1
+"""Of embeddings at the start: a step of the optimizer must be able to move a rare word's noticeably."""
+
+ADDED_SHARE = 0.1
+"""Size of what a layer adds at the start, over what it would add with plain initialisation."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of the model; names as in the package's manifest."""
@@ -89,7 +96,8 @@ class Layer(nn.Module):
             "gate": (ffn, width), "up": (ffn, width), "down": (width, ffn),
         }.items():  # fmt: skip
             weight = torch.empty(rows, columns)
-            nn.init.normal_(weight, std=columns**-0.5)
+            # What a layer adds to the stream starts small, so that words are not drowned in noise.
+            nn.init.normal_(weight, std=columns**-0.5 * (ADDED_SHARE if name in ("o", "down") else 1.0))
             self.register_parameter(name, nn.Parameter(weight))
         for name, size in {"attn_norm": width, "attn_sub_norm": width, "ffn_norm": width, "ffn_sub_norm": ffn}.items():
             self.register_parameter(name, nn.Parameter(torch.ones(size)))
@@ -157,7 +165,7 @@ class NisNano(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed = nn.Parameter(torch.empty(shape.vocab, shape.hidden))
-        nn.init.normal_(self.embed, std=0.5)
+        nn.init.normal_(self.embed, std=EMBED_STD)
         self.trunk = nn.ModuleList(Layer(shape, ternary=ternary) for _ in range(shape.layers))
         self.norm = nn.Parameter(torch.ones(shape.hidden))
         self.head = nn.ModuleList(Layer(shape, ternary=ternary) for _ in range(shape.head_layers))

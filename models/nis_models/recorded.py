@@ -150,7 +150,7 @@ def _item(
             clock += pace * rng.lognormvariate(0.0, 0.6)
             timed.append(msgspec.structs.replace(event, ts=round(clock, 3)))
         events = timed
-        now = clock + pace * (idle_gaps if idle_gaps is not None else rng.uniform(0.0, 2.5))
+        now = clock + pace * (idle_gaps if idle_gaps is not None else rng.uniform(0.0, rng.choice((0.02, 2.5))))
     window = window_of(goal, events, NO_DEVICE, now, time_known=time_known)
     cut = len(events) - len(window.events)
     return Item(

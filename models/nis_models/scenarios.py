@@ -91,7 +91,8 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
                 team.chatter()
             else:
                 team.measure(rng.choice(team.agents[:2]), team.g3, team.p2, asked=False)
-    idle = team.idle_s if team.idle_s is not None else team.pace_s * rng.uniform(0.0, 2.5)
+    # The monitor judges when an event came, so mostly at once.
+    idle = team.idle_s if team.idle_s is not None else team.pace_s * rng.uniform(0.0, rng.choice((0.02, 2.5)))
     window, kept = _window(team, rng, idle, recorded=_may_be_recorded(team, template) and rng.random() < RECORDED_SHARE)
     shown = tuple(kept[i] for i in locus if i in kept)
     return Item(
@@ -131,9 +132,11 @@ def _window(team: Team, rng: random.Random, idle_s: float, *, recorded: bool) ->
     """The window at the end of the run, and where each event of the run stands in it."""
     events = team.events
     numbers = list(range(len(events)))
+    # As in the monitor: what only says that an agent lives enters no window.
+    numbers = [i for i in numbers if events[i].kind not in ("heartbeat", "lifecycle")]
     time_known, device = True, team.device
     if recorded:
-        numbers = [i for i in numbers if events[i].text is not None and events[i].kind not in ("heartbeat", "outcome")]
+        numbers = [i for i in numbers if events[i].text is not None and events[i].kind != "outcome"]
         times = [events[i].ts for i in numbers]
         run = Run(id="", events=tuple(_line(events[i]) for i in numbers))
         events = list(canonical_events(run))
@@ -143,7 +146,7 @@ def _window(team: Team, rng: random.Random, idle_s: float, *, recorded: bool) ->
         if rng.random() < 0.7 and template_free_of_device(team):
             device = NO_DEVICE
     else:
-        events = list(events)
+        events = [events[i] for i in numbers]
     if rng.random() < 0.1 and len(events) > 3:
         # Monitors join late: the goal was given before.
         events, numbers = events[1:], numbers[1:]

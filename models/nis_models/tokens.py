@@ -39,7 +39,11 @@ def learn(texts: Iterable[str]) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=True, separators=(",", ":"))
+    learned = json.loads(tokenizer.to_str())
+    # The specials keep their ids in the vocabulary, but nothing that reads this file may find them in a text: an event
+    # that spells "<ask>" is hostile, and the monitor puts specials in by id.
+    learned["added_tokens"] = []
+    return json.dumps(learned, ensure_ascii=True, separators=(",", ":"))
 
 
 def texts_of(items: Iterable[Item]) -> Iterator[str]:
@@ -58,8 +62,6 @@ class LearnedTokenizer:
 
         self.source = source
         self._tokenizer = Tokenizer.from_str(source)
-        # Text must never become a special token: hostile events spell them too.
-        self._tokenizer.encode_special_tokens = True
         self._specials = {name: self._tokenizer.token_to_id(name) for name in SPECIALS}
         self._known: dict[str, list[int]] = {}
 

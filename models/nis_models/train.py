@@ -102,7 +102,7 @@ class Run:
     """One training run in a folder: ``checkpoint.pt``, ``log.jsonl``, in the end ``model.pt``."""
 
     def __init__(self, config: Config, folder: Path, examples: Examples, *, ternary: bool = True) -> None:
-        self.config, self.folder, self.examples = config, folder, examples
+        self.config, self.folder, self.examples, self.ternary = config, folder, examples, ternary
         torch.manual_seed(config.seed)
         self.model = NisNano(config.shape, ternary=ternary)
         self.optimizer = torch.optim.AdamW(
@@ -200,8 +200,15 @@ class Run:
                 yield indices
             epoch += 1
 
+    def _settle_precision(self) -> None:
+        """Float at first, ternary from the set step on: rounding a model that has learnt costs less than learning rounded."""
+        is_ternary = self.ternary and self.step >= self.config.train.float_share * self.steps
+        for layer in (*self.model.trunk, *self.model.head):
+            layer.ternary = is_ternary
+
     def _update(self, indices: np.ndarray[Any, Any]) -> tuple[float, int]:
         settings = self.config.train
+        self._settle_precision()
         rate = self._learning_rate()
         decay = settings.weight_decay if self.step < self.steps / 2 else 0.0
         for group in self.optimizer.param_groups:

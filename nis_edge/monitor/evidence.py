@@ -25,28 +25,133 @@ HEAD_CHARS: Final = 1200
 TAIL_CHARS: Final = 300
 """Characters looked at from a long text's end: conclusions stand there."""
 
+MARKED_HEAD_CHARS: Final = 500
+MARKED_TAIL_CHARS: Final = 200
+"""Characters in which marks are looked for: what an agent does stands at the ends of what it says."""
+
 CACHED_TEXTS: Final = 512
 """Texts whose facts are remembered: some dozens of teams times a window, at most 1500 characters each."""
 
 USER_NAMES: Final = frozenset({"user", "human", "operator", "customer", "client"})
 """Senders who set the task rather than work on it."""
 
+RECENT: Final = 4
+"""Newest events that tell where work is going."""
+
 NUMBERS_MAX: Final = 64
 """Numbers kept of one text: a long table is a source, its thousandth cell proves nothing more."""
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z'_-]*|-?\d+(?:[.,:]\d+)*")
-_SENTENCE: Final = re.compile(r"[.!?;\n]+")
+_CLAUSE: Final = re.compile(r"[,.!?;\n]+|\d\)")
 _ENTITY: Final = re.compile(r"\b(?=[A-Za-z0-9_-]*[A-Za-z])(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9][A-Za-z0-9_-]+\b")
 _QUANTITY: Final = re.compile(r"(-?\d+(?:\.\d+)?)\s?(kWh|Wh|kW|mA|°C|degC|W|V|A|C|%|L|kg)(?![A-Za-z])")
 _FLOW: Final = re.compile(
     r"\b(in(?:flow|let|put)?|out(?:flow|let|put)?|stor(?:ed|age)|retained|held)\b\D{0,24}?(-?\d+(?:\.\d+)?)", re.I
 )
+_ASKING: Final = re.compile(
+    r"\?|\b(?:please (?:provide|tell|specify|give)|remind me|tell me|let me know which)\b", re.I
+)
 _NEGATION: Final = re.compile(
     r"\b(?:not|no|never|none|cannot|can't|isn't|wasn't|didn't|doesn't|hasn't|without)\b", re.I
 )
 
+_ASKING_WORDS: Final = frozenset(
+    "tell give remind need know provide information record specify say right correct agree confirm hello again task".split()
+)
 _STOP: Final = frozenset(
-    ["the", "and", "for", "with", "that", "this", "from", "are", "was", "were", "has", "have", "had", "will", "would", "can", "could", "should", "you", "your", "our", "its", "their", "they", "them", "then", "than", "there", "here", "what", "which", "who", "how", "when", "where", "into", "onto", "over", "under", "about", "been", "being", "but", "not", "all", "any", "please", "let", "lets", "now", "just", "also", "one", "per", "via", "out", "off", "too", "very", "some", "such", "does", "did", "done", "is", "it", "to", "of", "in", "on", "at", "by", "an", "as", "be", "or", "if", "we", "he", "she", "his", "her", "my", "me", "us", "do", "so", "up", "am", "i", "a"]
+    [
+        "the",
+        "and",
+        "for",
+        "with",
+        "that",
+        "this",
+        "from",
+        "are",
+        "was",
+        "were",
+        "has",
+        "have",
+        "had",
+        "will",
+        "would",
+        "can",
+        "could",
+        "should",
+        "you",
+        "your",
+        "our",
+        "its",
+        "their",
+        "they",
+        "them",
+        "then",
+        "than",
+        "there",
+        "here",
+        "what",
+        "which",
+        "who",
+        "how",
+        "when",
+        "where",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "about",
+        "been",
+        "being",
+        "but",
+        "not",
+        "all",
+        "any",
+        "please",
+        "let",
+        "lets",
+        "now",
+        "just",
+        "also",
+        "one",
+        "per",
+        "via",
+        "out",
+        "off",
+        "too",
+        "very",
+        "some",
+        "such",
+        "does",
+        "did",
+        "done",
+        "is",
+        "it",
+        "to",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "an",
+        "as",
+        "be",
+        "or",
+        "if",
+        "we",
+        "he",
+        "she",
+        "his",
+        "her",
+        "my",
+        "me",
+        "us",
+        "do",
+        "so",
+        "up",
+        "am",
+        "i",
+        "a",
+    ]
 )
 
 FLAGS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
@@ -131,6 +236,22 @@ FLAGS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
             r"like last time|the right one|it all|the big one|do the rest|sort it|fix it|move it|change it|handle it)\b",
         ),
         (
+            "order",
+            r"\b(?:(?:stop|quit|avoid) (?:using|reading|doing)|(?:do not|don't|must not|never) (?:use|read|do|take|touch)|instead|"
+            r"skip\w*|from now on|change of plan|new (?:instruction|order|plan)|leave \w+(?: \w+){0,3} alone|is closed|"
+            r"no longer|rather than)\b",
+        ),
+        (
+            "ack",
+            r"\b(?:understood|noted|as (?:told|instructed|requested|asked|ordered)|will do|accepted|roger|okay|ok,|i follow|got it|"
+            r"switching as|complying)\b",
+        ),
+        (
+            "restart",
+            r"\b(?:from (?:the )?(?:beginning|scratch|start)|start(?:ing)? over|step (?:1|one)\b|first of all|fresh start|"
+            r"begin(?:ning)?|new task|initial item|start again)\b",
+        ),
+        (
             "verify",
             r"\b(?:verif\w+|double[- ]?check\w*|confirm\w*|validat\w+|cross[- ]?check\w*|tested|reviewed|audit\w*|according to|"
             r"source\w*|measured|as shown)\b",
@@ -203,6 +324,9 @@ class Evidence:
         conflicts: pairs of statements about the same thing that cannot both hold.
         open_requests: requests of others that no later message took up.
         goal_covered: share of the goal's words that some event took up.
+        off_goal: share of the team's newest ``RECENT`` events that share no word with the goal; None without goal.
+        order: 0 no change of orders, 1 the last one was acknowledged, 2 work went on without a word about it.
+        vague_acted: vague requests that were acted on without a question.
         overclaim: mean stated confidence minus share of good outcomes; None without both.
         residual: greatest relative breach of a law among stated quantities; None when nothing can be checked.
         idle_s: seconds from the newest event to now.
@@ -217,6 +341,9 @@ class Evidence:
     conflicts: int
     open_requests: int
     goal_covered: float | None
+    off_goal: float | None
+    order: int
+    vague_acted: int
     overclaim: float | None
     residual: float | None
     idle_s: float | None
@@ -251,6 +378,9 @@ def gather(window: Window) -> Evidence:
         conflicts=_conflicts(events, facts),
         open_requests=_open_requests(events, facts),
         goal_covered=_share(goal.words & covered, goal.words),
+        off_goal=_off_goal(events, single) if goal.words else None,
+        order=_order(events, facts),
+        vague_acted=_vague_acted(events, facts),
         overclaim=_overclaim(events),
         residual=_residual(events),
         idle_s=idle,
@@ -304,8 +434,11 @@ def _facts(text: str) -> Facts:
                 stem = _stem(part.strip("'"))
                 if len(stem) > 1 and stem not in _STOP:
                     words.add(stem)
-    flags = {name for name, pattern in FLAGS if pattern.search(text)}
-    if "?" in text:
+    marked = text
+    if len(text) > MARKED_HEAD_CHARS + MARKED_TAIL_CHARS:
+        marked = f"{text[:MARKED_HEAD_CHARS]} {text[-MARKED_TAIL_CHARS:]}"
+    flags = {name for name, pattern in FLAGS if pattern.search(marked)}
+    if _ASKING.search(marked):
         flags.add("question")
     return Facts(
         words=frozenset(words),
@@ -365,7 +498,7 @@ def _judge_event(window: Window, index: int, facts: Sequence[Facts], goal: Facts
     flags = set(fact.flags)
     if event.kind == "tool_call" and event.tool and owners.foreign(event, index):
         flags.add("foreign")
-    if speaks and "question" in flags and _already_known(fact, [facts[i] for i in before]):
+    if speaks and "question" in flags and _already_known(fact, [facts[i] for i in before if events[i].kind != "goal"]):
         flags.add("known")
     gap = event.ts - events[index - 1].ts if window.time_known and index else None
     return EventEvidence(
@@ -420,40 +553,60 @@ def _coverage(events: Sequence[AgentEvent], facts: Sequence[Facts], index: int) 
 
 
 def _already_known(fact: Facts, before: Sequence[Facts]) -> bool:
-    """Whether a question asks for what one earlier statement with a number or a name already told."""
-    if not fact.words:
+    """Whether a question asks for what one earlier statement with a number of its own told."""
+    asked = fact.words - _ASKING_WORDS
+    if len(asked) < 2:
         return False
     return any(
         "question" not in earlier.flags
-        and (earlier.numbers or earlier.entities)
-        and len(fact.words & earlier.words) >= max(2, 0.5 * len(fact.words))
+        and earlier.numbers - fact.numbers
+        and len(asked & earlier.words) >= max(2, 0.7 * len(asked))
         for earlier in before
     )
 
 
+_TOOL_VERBS: Final = frozenset(
+    "get read set run call query check fetch list find look lookup measure log count".split()
+)
+"""Words of tools' names that say nothing about what a tool is for."""
+
+
 class _Owners:
-    """Who may use which tool, as far as the goal and the messages say: names that stand in a sentence with its words."""
+    """Who was given which work: clauses of the goal and of messages that name an agent, in texts that name several."""
 
     def __init__(self, window: Window) -> None:
-        self._sentences: list[tuple[int, frozenset[str], frozenset[str]]] = []
-        agents = {event.agent for event in window.events if not is_user(event) and not is_environment(event)}
-        names = {agent: frozenset(facts_of(agent).words) for agent in agents}
-        texts = [(-1, window.goal or "")]
-        texts += [(i, event.text or "") for i, event in enumerate(window.events) if event.kind in ("message", "goal")]
-        for index, text in texts:
-            for sentence in _SENTENCE.split(text[:HEAD_CHARS])[:16]:
-                lowered = sentence.lower()
-                named = frozenset(agent for agent in agents if names[agent] and agent.lower() in lowered)
-                if named:
-                    self._sentences.append((index, facts_of(sentence).words, named))
+        self._agents = {e.agent for e in window.events if e.kind == "tool_call" and not is_environment(e)}
+        self._texts: list[tuple[int, list[str]]] = []
+        if self._agents:
+            texts = [(-1, window.goal or "")]
+            texts += [(i, event.text or "") for i, event in enumerate(window.events) if event.kind == "message"]
+            self._texts = [(i, _clauses(text[:MARKED_HEAD_CHARS].lower())) for i, text in texts if text]
 
     def foreign(self, event: AgentEvent, index: int) -> bool:
-        """Whether the tool is spoken of with other agents' names only."""
-        words = facts_of(event.tool or "").words
-        told = [
-            named for i, said, named in self._sentences if i < index and len(words & said) >= max(1, len(words) - 1)
-        ]
-        return bool(told) and not any(event.agent in named for named in told)
+        """Whether an earlier text gave the caller other work, and the tool's work to a clause without the caller."""
+        words = facts_of(event.tool or "").words - _TOOL_VERBS
+        if not words:
+            return False
+        name = event.agent.lower()
+        for i, clauses in reversed(self._texts):
+            if i >= index or not any(name in clause for clause in clauses):
+                continue
+            own = [name in clause for clause in clauses]
+            speaks = [len(words & facts_of(clause).words) >= max(1, len(words) - 1) for clause in clauses]
+            if any(speaks):
+                return not any(mine and said for mine, said in zip(own, speaks, strict=True))
+        return False
+
+
+def _clauses(text: str) -> list[str]:
+    """Clauses of a text; a name alone ("collector, please ...") belongs to the clause that follows it."""
+    clauses: list[str] = []
+    for part in _CLAUSE.split(text)[:16]:
+        if clauses and len(clauses[-1].split()) == 1:
+            clauses[-1] = f"{clauses[-1]} {part}"
+        elif part.strip():
+            clauses.append(part.strip())
+    return clauses
 
 
 def _signature(event: AgentEvent, fact: Facts) -> tuple[object, ...]:
@@ -507,17 +660,19 @@ def _agree(one: object, other: object, tolerance: float | None) -> bool:
 
 def _speak_of_same(one: Facts, other: Facts) -> bool:
     common = len(one.words & other.words)
-    return common >= 2 and common >= 0.5 * min(len(one.words), len(other.words))
+    return common >= 2 and common >= 0.6 * min(len(one.words), len(other.words))
 
 
 def _differ(one: Facts, other: Facts) -> bool:
-    if one.numbers and other.numbers and not one.numbers & other.numbers:
+    left, right = one.numbers - other.numbers, other.numbers - one.numbers
+    # One number each has changed: a value. Two each, or two counting words: another place or another step.
+    if len(left) == 1 and len(right) == 1 and not (_is_small(min(left)) and _is_small(min(right))):
         return True
-    if one.negated != other.negated and _jaccard(one.words, other.words) >= 0.5:
+    if one.negated != other.negated and _jaccard(one.words, other.words) >= 0.6 and left == right:
         return True
     return any(
-        (_holds(one, left) and _holds(other, right)) or (_holds(one, right) and _holds(other, left))
-        for left, right in _OPPOSITES
+        (_holds(one, first) and _holds(other, second)) or (_holds(one, second) and _holds(other, first))
+        for first, second in _OPPOSITES
     )
 
 
@@ -539,6 +694,43 @@ def _open_requests(events: Sequence[AgentEvent], facts: Sequence[Facts]) -> int:
         taken = max(len(facts[i].words & facts[j].words) / len(facts[i].words) for j in later)
         waiting += taken < 0.3
     return waiting
+
+
+def _off_goal(events: Sequence[AgentEvent], single: Sequence[EventEvidence]) -> float | None:
+    shares = [
+        seen.on_goal
+        for event, seen in zip(events, single, strict=True)
+        if seen.on_goal is not None and not is_user(event) and event.kind != "goal"
+    ][-RECENT:]
+    return sum(share < 0.05 for share in shares) / len(shares) if shares else None
+
+
+def _order(events: Sequence[AgentEvent], facts: Sequence[Facts]) -> int:
+    """What became of the last change of orders that someone else than the worker gave."""
+    for i in range(len(events) - 1, -1, -1):
+        if events[i].kind != "message" or "order" not in facts[i].flags or not (is_user(events[i]) or events[i].to):
+            continue
+        later = [j for j in range(i + 1, len(events)) if events[j].agent != events[i].agent]
+        if any(events[j].kind == "message" and facts[j].flags & {"ack", "order", "question"} for j in later):
+            return 1
+        return 2 if any(events[j].kind in ("tool_call", "step", "message") for j in later) else 0
+    return 0
+
+
+def _vague_acted(events: Sequence[AgentEvent], facts: Sequence[Facts]) -> int:
+    acted = 0
+    for i, event in enumerate(events):
+        if event.kind != "message" or "vague" not in facts[i].flags or "question" in facts[i].flags:
+            continue
+        for j in range(i + 1, len(events)):
+            if events[j].agent == event.agent:
+                continue
+            if "question" in facts[j].flags:
+                break
+            if events[j].kind == "tool_call":
+                acted += 1
+                break
+    return acted
 
 
 def _overclaim(events: Sequence[AgentEvent]) -> float | None:

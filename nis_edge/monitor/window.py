@@ -1,7 +1,10 @@
 """From a window to a prompt: the one definition of what the model is shown, for training and for the device.
 
-    <goal> words  ( <ev> slot kind gap repeats novelty numbers [on-goal] [coverage] [status] [marks] words )*
-    <win> repeats cycle errors conflicts open goal-covered overclaim residual idle quiet  <dev> ...  <ask>
+    <goal> words  ( <ev> slot kind gap [repeats] novelty [numbers] [on-goal] [coverage] [status] [marks] words )*
+    <win> repeats cycle errors conflicts open goal-covered off-goal order vague overclaim residual idle quiet similar
+    <dev> ...  <ask>
+
+In brackets stands what is left out where it does not apply or is none.
 
 Special names stand for single tokens and carry everything code could measure; a value that is unknown has a token of
 its own. Words of events are hostile text: they are cut, their control characters are blanked, and no text can spell a
@@ -19,8 +22,8 @@ from typing import Final, Protocol
 from nis_edge.monitor.context import NO_DEVICE, DeviceView, Window
 from nis_edge.monitor.evidence import (
     FLAG_NAMES,
-    Evidence,
     EventEvidence,
+    Evidence,
     event_text,
     gather,
     is_environment,
@@ -33,10 +36,13 @@ PROMPT_TOKENS_MAX: Final = 256
 """Positions of the smallest model (design, monitor section 3)."""
 
 GOAL_TOKENS_MAX: Final = 24
+EVENTS_SHOWN_MAX: Final = 8
+"""Events shown one by one: evidence speaks for the older ones, and a shorter prompt answers sooner."""
+
 NEW_TEXT_TOKENS_MAX: Final = 16
 """Tokens of text of the newest events ..."""
 NEW_TEXT_EVENTS: Final = 3
-OLD_TEXT_TOKENS_MAX: Final = 8
+OLD_TEXT_TOKENS_MAX: Final = 6
 """... and of those before them: what is being judged deserves the most room."""
 
 FLAGS_SHOWN_MAX: Final = 3
@@ -125,6 +131,7 @@ SPECIALS: Final[tuple[str, ...]] = (
     *(f"<f_{name}>" for name in FLAG_NAMES),
     *_scale("loop", REPEATS_MAX, unknown=False), *_scale("cyc", 4, unknown=False), *_scale("bad", COUNT_MAX + 1),
     *_scale("con", COUNT_MAX, unknown=False), *_scale("opn", 2, unknown=False), *_scale("gcv", len(SHARE_EDGES)),
+    *_scale("off", len(SHARE_EDGES)), *_scale("ord", 2, unknown=False), *_scale("vag", 1, unknown=False),
     *_scale("ovr", len(OVERCLAIM_EDGES)), *_scale("phy", len(RESIDUAL_EDGES)), *_scale("idl", len(GAP_EDGES)),
     *_scale("qui", len(RATIO_EDGES)), *_scale("sim", len(SHARE_EDGES)),
     *_scale("cpu", 9), *_scale("mem", 9), *_scale("tmp", 15), *_scale("thr", 1),
@@ -155,9 +162,13 @@ def render_with(window: Window, evidence: Evidence) -> Prompt:
     room = PROMPT_TOKENS_MAX - _bound(goal) - len(tail)
     slots = _slots(window.events)
     blocks: list[list[Piece]] = []
-    for age, index in enumerate(range(len(window.events) - 1, -1, -1)):
+    oldest = max(0, len(window.events) - EVENTS_SHOWN_MAX)
+    for age, index in enumerate(range(len(window.events) - 1, oldest - 1, -1)):
         cap = NEW_TEXT_TOKENS_MAX if age < NEW_TEXT_EVENTS else OLD_TEXT_TOKENS_MAX
-        block = _event_pieces(window.events[index], evidence.events[index], slots, cap)
+        event = window.events[index]
+        # The goal stands in front already.
+        cap = 0 if event.kind == "goal" and event.text == window.goal else cap
+        block = _event_pieces(event, evidence.events[index], slots, cap)
         room -= _bound(block)
         if room < 0:
             break
@@ -221,7 +232,7 @@ def _slots(events: tuple[AgentEvent, ...]) -> dict[str, str]:
 def _event_pieces(event: AgentEvent, seen: EventEvidence, slots: dict[str, str], cap: int) -> list[Piece]:
     names = ["<ev>", slots[event.agent], KIND_NAMES[event.kind], *_event_names(event, seen)]
     pieces: list[Piece] = [Special(name) for name in names]
-    text = _excerpt(event_text(event), cap)
+    text = _excerpt(event_text(event), cap) if cap else ""
     if text:
         pieces.append(Text(text, cap))
     return pieces
@@ -232,9 +243,10 @@ def _event_names(event: AgentEvent, seen: EventEvidence) -> Iterator[str]:
         yield "<dt->"
     else:
         yield _binned("dt", seen.gap_s, GAP_EDGES)
-    yield f"<rep{min(seen.repeats, REPEATS_MAX)}>"
+    if seen.repeats:
+        yield f"<rep{min(seen.repeats, REPEATS_MAX)}>"
     yield _binned("new", seen.novelty, SHARE_EDGES)
-    if seen.unsourced is not None:
+    if seen.unsourced:
         yield f"<num{min(seen.unsourced, COUNT_MAX)}>"
     if seen.on_goal is not None and event.kind != "heartbeat":
         yield _binned("gol", seen.on_goal, SHARE_EDGES)
@@ -257,6 +269,9 @@ def _window_names(evidence: Evidence) -> Iterator[str]:
     yield f"<con{min(evidence.conflicts, COUNT_MAX)}>"
     yield f"<opn{min(evidence.open_requests, 2)}>"
     yield _binned("gcv", evidence.goal_covered, SHARE_EDGES)
+    yield _binned("off", evidence.off_goal, SHARE_EDGES)
+    yield f"<ord{evidence.order}>"
+    yield f"<vag{min(evidence.vague_acted, 1)}>"
     yield _binned("ovr", evidence.overclaim, OVERCLAIM_EDGES)
     yield _binned("phy", evidence.residual, RESIDUAL_EDGES)
     yield _binned("idl", evidence.idle_s, GAP_EDGES)

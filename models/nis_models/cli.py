@@ -1,0 +1,157 @@
+"""The `nis-models` command: data, tokenizer, training, evaluation, export, card. Heavy modules load when needed.
+
+Exit codes are those of `nis-edge`: 0 done, 1 failed, 2 wrong usage, configuration or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nis_edge.cli import run_to_exit_code
+
+CACHE: Final = Path(".cache")
+SHIPPED: Final = Path("models/nis-nano/nis-nano.nis")
+
+Adder = Callable[[argparse.ArgumentParser], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after the program's name; None takes the process's.
+
+    Returns:
+        The exit code.
+    """
+    # Idle OpenMP threads that spin take the core from whoever else works on this machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args = _parser().parse_args(argv)
+    return run_to_exit_code(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nis-models",
+        description="Builds the data, trains, evaluates and packs the monitor's models.",
+        epilog="Example: nis-models data build --out .cache/data --data ../shared/data/dev",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    data = commands.add_parser("data", help="scenarios, faults in recorded runs, the demonstration")
+    parts = data.add_subparsers(dest="part", metavar="PART", required=True)
+    for group, name, (summary, example, add, module, function) in (
+        *((parts, name, entry) for name, entry in _DATA.items()),
+        *((commands, name, entry) for name, entry in _COMMANDS.items()),
+    ):
+        command = group.add_parser(
+            name, help=summary, description=summary, epilog=f"Example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        add(command)
+        command.set_defaults(run=_lazy(module, function))
+    return parser
+
+
+def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        try:
+            loaded: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and error.name.split(".")[0] in ("nis_edge", "nis_models"):
+                raise
+            print(f"nis-models: {error.name} is not installed; pip install 'nis-edge[train]' brings it", file=sys.stderr)
+            return 2
+        code: int = getattr(loaded, function)(args)
+        return code
+
+    return run
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=CACHE / "data", help="folder to write to (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the recorded runs; without it: simulated teams only")
+    parser.add_argument("--train", type=int, default=24_000, help="windows to train on (default: %(default)s)")
+    parser.add_argument("--tune", type=int, default=3_000, help="windows to calibrate on (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=4_000, help="windows to score on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first window (default: %(default)s)")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--split", choices=("train", "tune", "test"), default="train")
+    parser.add_argument("--label", default=None, help="only windows with this finding, or 'none'")
+    parser.add_argument("--count", type=int, default=3, help="windows to show (default: %(default)s)")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("nis_edge/demo"), help="folder to write to (default: %(default)s)")
+
+
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=CACHE / "tokenizer.json", help="file to write (default: %(default)s)")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="nano", help="a shipped configuration or a TOML file (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=CACHE / "run", help="folder of checkpoints; one with a checkpoint is resumed (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="train a minute on data of its own and check that the loss falls")
+    parser.add_argument("--stop-after", type=float, default=None, metavar="SECONDS", help="save a checkpoint and end; run again to go on")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="a package (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--baselines", default="majority,length,words,evidence,trees", help="comma-separated, or '' (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=None, help="write the figures here")
+    parser.add_argument("--traces", type=Path, default=None, metavar="FILE", help="judge this file of recorded runs or windows instead")
+    parser.add_argument("--predictions", type=Path, default=None, metavar="FILE", help="with --traces: one line per input line")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", dest="run_folder", type=Path, default=CACHE / "run", help="folder of the training run (default: %(default)s)")
+    parser.add_argument("--config", default="nano", help="the configuration it was trained with (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="the data set it was trained on (default: %(default)s)")
+    parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
+    parser.add_argument("--version", default="0.1.0", help="version of the package (default: %(default)s)")
+    parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="the package to write (default: %(default)s)")
+
+
+def _add_card(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="a package (default: %(default)s)")
+    parser.add_argument("--metrics", type=Path, default=SHIPPED.with_name("metrics.json"), help="default: %(default)s")
+    parser.add_argument("-o", "--out", type=Path, default=Path("models/cards/nis-nano.md"), help="default: %(default)s")
+
+
+_DATA: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
+    "build": ("draw labelled windows from simulated teams and recorded runs",
+              "nis-models data build --out .cache/data --data ../shared/data/dev", _add_build, "nis_models.work", "data_build"),
+    "inspect": ("show windows as the model sees them, with their labels",
+                "nis-models data inspect --data .cache/data --label looping", _add_inspect, "nis_models.work", "data_inspect"),
+    "demo": ("write the demonstration's scripted team", "nis-models data demo --out nis_edge/demo", _add_demo, "nis_models.work", "data_demo"),
+}  # fmt: skip
+
+_COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
+    "tokenizer": ("learn the tokenizer", "nis-models tokenizer --data .cache/data --out .cache/tokenizer.json",
+                  _add_tokenizer, "nis_models.work", "tokenizer"),
+    "train": ("train, or resume training", "nis-models train --config nano --data .cache/data --out .cache/run   (--smoke: one minute)",
+              _add_train, "nis_models.work_training", "train"),
+    "evaluate": ("score a package beside baselines, or judge a file of recorded runs",
+                 "nis-models evaluate --model models/nis-nano/nis-nano.nis --json models/nis-nano/metrics.json",
+                 _add_evaluate, "nis_models.work_training", "evaluate_model"),
+    "export": ("calibrate and pack a trained model", "nis-models export --run .cache/run -o models/nis-nano/nis-nano.nis",
+               _add_export, "nis_models.work_training", "export_model"),
+    "card": ("write the model card from package and metrics", "nis-models card -o models/cards/nis-nano.md", _add_card, "nis_models.work", "card"),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,158 @@
+"""From a training run to a package: ternary codes, calibration folded in, golden self-tests, lineage.
+
+Thresholds, temperatures and shifts are fitted on what the packed model says through the device's engine, so that they
+belong to the very bytes that ship. A shift is folded into the head's bias; the rest stands in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from nis_edge.engine import golden
+from nis_edge.engine.model import Model
+from nis_edge.errors import ConfigError
+from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS, LABELS
+from nis_edge.monitor.window import encode, render
+from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TaskHead, TokenizerInfo
+from nis_edge.pack.layout import Calibration as PackedCalibration
+from nis_edge.pack.ternary import TernaryMatrix
+from nis_edge.pack.writer import write_package
+
+from nis_models import evaluate, judges
+from nis_models.evaluate import Calibration
+from nis_models.model import NisNano, Shape, ternary_codes
+from nis_models.scenarios import Item
+from nis_models.tokens import LearnedTokenizer
+
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
+GOLDEN_WINDOWS = 3
+
+Source = np.ndarray[Any, Any] | TernaryMatrix
+
+
+def load(checkpoint: Path) -> NisNano:
+    """Read the weights of a training run.
+
+    Raises:
+        ConfigError: there are none; the operator trains first.
+    """
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint} is missing; run nis-models train first, nothing was written")
+    state = torch.load(checkpoint, weights_only=True)
+    model = NisNano(Shape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def tensors_of(model: NisNano, tokenizer: LearnedTokenizer) -> dict[str, Source]:
+    """Every tensor of the package by its name."""
+    tensors: dict[str, Source] = {
+        "embed": model.embed.detach().numpy().astype(np.float16),
+        "norm": _float32(model.norm),
+        f"heads.{HEAD_NAME}.norm": _float32(model.head_norm),
+        f"heads.{HEAD_NAME}.projection": _float32(model.projection),
+        f"heads.{HEAD_NAME}.bias": _float32(model.bias),
+        "tokenizer": np.frombuffer(tokenizer.source.encode(), dtype=np.uint8),
+    }
+    for stack, layers in (("trunk", model.trunk), (f"heads.{HEAD_NAME}", model.head)):
+        for index, layer in enumerate(layers):
+            for name in NORMS:
+                tensors[f"{stack}.{index}.{name}"] = _float32(getattr(layer, name))
+            for name in MATRICES:
+                codes, scale = ternary_codes(getattr(layer, name).detach())
+                tensors[f"{stack}.{index}.{name}"] = TernaryMatrix.from_codes(codes.numpy(), scale)
+    return tensors
+
+
+def manifest_of(model: NisNano, tokenizer: LearnedTokenizer, *, model_id: str, version: str) -> Manifest:
+    """The manifest without calibration, golden tests and lineage."""
+    shape = model.shape
+    return Manifest(
+        model=ModelIdentity(id=model_id, version=version),
+        architecture=Architecture(
+            kind="bitnet", hidden=shape.hidden, ffn=shape.ffn, layers=shape.layers, heads=shape.heads, kv_heads=shape.heads,
+            head_dim=shape.head_dim, vocab=shape.vocab, context=shape.context, rope_theta=shape.rope_theta, norm_eps=shape.norm_eps,
+            activation="relu2", sub_norms=True, tied_head=True,
+            task_heads={HEAD_NAME: TaskHead(layers=shape.head_layers, outputs=HEAD_OUTPUTS)},
+        ),
+        quantisation=Quantisation(embed="F16"),
+        tokenizer=TokenizerInfo(kind="tokenizers-json", specials=tokenizer.specials),
+        labels=LABELS,
+        licence="Apache-2.0",
+    )  # fmt: skip
+
+
+def export(
+    model: NisNano, tokenizer: LearnedTokenizer, tune: Sequence[Item], out: Path, *, model_id: str, version: str, lineage: dict[str, Any]
+) -> tuple[str, Calibration]:
+    """Write the package.
+
+    Args:
+        model: trained weights.
+        tokenizer: of the same run.
+        tune: items that thresholds and temperatures are fitted on.
+        out: the file to make or replace.
+        model_id: name in the manifest.
+        version: publisher's version.
+        lineage: what it was made from.
+
+    Returns:
+        SHA-256 of the file, and the calibration as it stands in the package (shifts are folded into the weights).
+    """
+    tensors = tensors_of(model, tokenizer)
+    manifest = manifest_of(model, tokenizer, model_id=model_id, version=version)
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        write_package(draft, manifest, tensors)
+        with Model.open(draft) as engine:
+            fitted = evaluate.calibrate(judges.packed(engine)(tune), tune)
+        shifts = np.array([scaling.shift for scaling in fitted.scalings], dtype=np.float32)
+        tensors[f"heads.{HEAD_NAME}.bias"] = _float32(model.bias) + shifts
+        folded = replace(fitted, scalings=tuple(replace(scaling, shift=0.0) for scaling in fitted.scalings))
+        manifest = msgspec.structs.replace(manifest, calibration=_packed(folded, tune), lineage=lineage)
+        write_package(draft, manifest, tensors)
+        with Model.open(draft) as engine:
+            tests = [golden.record(engine)]
+            tests += [golden.record(engine, encode(render(item.window), tokenizer)[:64]) for item in tune[:GOLDEN_WINDOWS]]
+        manifest = msgspec.structs.replace(manifest, golden=tuple(tests))
+        return write_package(out, manifest, tensors), folded
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def calibration_of(manifest: Manifest) -> Calibration:
+    """The calibration a package carries.
+
+    Raises:
+        ConfigError: it carries none; the builder exports again.
+    """
+    packed = manifest.calibration
+    if packed is None or set(packed.temperature) != set(HEAD_OUTPUTS) or set(packed.thresholds) != set(LABELS):
+        raise ConfigError(f"package of {manifest.model.id} {manifest.model.version} carries no calibration of this head; export it again")
+    return Calibration(
+        scalings=tuple(evaluate.Scaling(packed.temperature[name], 0.0) for name in HEAD_OUTPUTS),
+        thresholds=(*(packed.thresholds[name] for name in LABELS), evaluate.UNSEEN),
+    )
+
+
+def _packed(calibration: Calibration, tune: Sequence[Item]) -> PackedCalibration:
+    return PackedCalibration(
+        thresholds={label: round(t, 6) for label, t in zip(LABELS, calibration.thresholds, strict=False)},
+        temperature={name: round(s.temperature, 6) for name, s in zip(HEAD_OUTPUTS, calibration.scalings, strict=True)},
+        details={
+            "n": len(tune),
+            "method": "temperature and shift by maximum likelihood on the tune split (shift folded into the bias); thresholds by F1,"
+            f" moved together until {evaluate.CLEAN_SHARE:.0%} of clean and {evaluate.HARD_SHARE:.0%} of hard-negative windows are called none",
+        },
+    )
+
+
+def _float32(parameter: torch.Tensor) -> np.ndarray[Any, Any]:
+    return parameter.detach().numpy().astype(np.float32)

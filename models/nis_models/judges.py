@@ -1,0 +1,128 @@
+"""Judges of windows: each gives a logit for every head output, so that all are scaled and scored alike.
+
+The packed model is asked through the device's own engine; a checkpoint through torch; the baselines know only what
+``features`` lets them know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS
+from nis_edge.monitor.window import encode, render
+from nis_models import features
+from nis_models.scenarios import Item
+
+if TYPE_CHECKING:
+    from nis_edge.engine.model import Model
+
+Array = np.ndarray[Any, Any]
+Judge = Callable[[Sequence[Item]], Array]
+"""Items in, float [n, outputs] logits out."""
+
+BASELINE_ITEMS_MAX: Final = 16_000
+"""Items a baseline learns from: more moves its figures by less than their intervals."""
+
+BASELINES: Final = ("majority", "length", "words", "evidence")
+
+
+def packed(model: Model) -> Judge:
+    """The packed model, by the engine of the device."""
+    tokenizer = model.tokenizer
+    assert tokenizer is not None, "a monitor's package carries its tokenizer"
+
+    def judge(items: Sequence[Item]) -> Array:
+        rows = []
+        session = model.session()
+        for item in items:
+            session.rewind(0)
+            session.feed(encode(render(item.window), tokenizer))
+            rows.append(session.head(HEAD_NAME).copy())
+        return np.array(rows, dtype=np.float64)
+
+    return judge
+
+
+def checkpoint(path: Path, tokenizer_path: Path) -> Judge:
+    """Weights of a training run, by torch."""
+    import torch
+
+    from nis_models.model import NisNano, Shape
+    from nis_models.tokens import LearnedTokenizer
+    from nis_models.train import examples_of, predict
+
+    state = torch.load(path, weights_only=True)
+    shape = Shape(**state["shape"]) if "shape" in state else Shape()
+    model = NisNano(shape)
+    model.load_state_dict(state["model"])
+    tokenizer = LearnedTokenizer.read(tokenizer_path)
+
+    def judge(items: Sequence[Item]) -> Array:
+        return predict(model, examples_of(list(items), tokenizer)).astype(np.float64)
+
+    return judge
+
+
+def baseline(name: str, train: Sequence[Item], *, trees: bool = False) -> Judge:
+    """A judge that is not a language model.
+
+    Args:
+        name: ``majority`` (the label's frequency), ``length`` (how much was said), ``words`` (TF-IDF), ``evidence``.
+        train: what it learns from.
+        trees: boosted trees in place of logistic regression, for ``evidence``.
+    """
+    from nis_models.train import targets_of
+
+    items = list(train)[:BASELINE_ITEMS_MAX]
+    pairs = [targets_of(item) for item in items]
+    targets = np.array([pair[0] for pair in pairs])
+    counted = np.array([pair[1] for pair in pairs]) > 0
+    look = _look(name, items)
+    seen = look(items)
+    learned = [_learn(name, seen, targets[:, i], counted[:, i], trees=trees) for i in range(len(HEAD_OUTPUTS))]
+
+    def judge(new: Sequence[Item]) -> Array:
+        shown = look(list(new))
+        return np.stack([score(shown) for score in learned], axis=1)
+
+    return judge
+
+
+def _look(name: str, items: list[Item]) -> Callable[[list[Item]], Any]:
+    if name == "words":
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(ngram_range=(1, 2), min_df=3, max_features=30_000, sublinear_tf=True)
+        words.fit(features.texts(item.window for item in items))
+        return lambda new: words.transform(features.texts(item.window for item in new))
+    if name == "length":
+        return lambda new: features.lengths(item.window for item in new)
+    if name == "evidence":
+        return lambda new: features.vectors(item.window for item in new)
+    return lambda new: np.zeros((len(new), 1), dtype=np.float32)
+
+
+def _learn(name: str, seen: Any, target: Array, counted: Array, *, trees: bool) -> Callable[[Any], Array]:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = np.flatnonzero(counted)
+    y = target[rows]
+    frequency = float(np.clip(y.mean() if len(y) else 0.5, 1e-4, 1 - 1e-4))
+    constant = float(np.log(frequency / (1 - frequency)))
+    if name == "majority" or len(set(y.tolist())) < 2:
+        return lambda shown: np.full(shown.shape[0], constant)
+    if trees:
+        model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.1, random_state=0)
+        model.fit(seen[rows], y)
+        return lambda shown: np.asarray(model.decision_function(shown), dtype=np.float64)
+    regression = LogisticRegression(C=1.0 if name != "words" else 10.0, max_iter=400)
+    fitted = regression if name == "words" else make_pipeline(StandardScaler(), regression)
+    fitted.fit(seen[rows], y)
+    return lambda shown: np.asarray(fitted.decision_function(shown), dtype=np.float64)
