@@ -20,6 +20,11 @@ from nis_edge.wire.codec import event_of
 from nis_edge.wire.messages import AgentEvent
 from nis_edge.wire.traces import Run, decode_run, is_run
 
+EVENT_MARKS: Final = frozenset(
+    {"agent", "kind", "message_type", "source_agent", "_event_type", "node_id", "reflection_type"}
+)
+"""Fields by which an event of any dialect shows itself."""
+
 GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
@@ -82,6 +87,8 @@ def _decode(raw: bytes, number: int) -> Line:
             return decode_run(raw)
         if len(raw) > EVENT_BYTES_MAX:
             return BadLine(number, f"event of {len(raw)} bytes is larger than the {EVENT_BYTES_MAX} allowed")
+        if not EVENT_MARKS.intersection(fields):
+            return BadLine(number, "neither an event (agent, kind, ts ...) nor a run (events)")
         if "ts" not in fields and "timestamp" not in fields and "_timestamp" not in fields:
             return BadLine(number, "event lacks 'ts': a recording has no other clock")
         return event_of(fields, now=0.0, number=number)

@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     """Judge the recording; returns the exit code."""
     if args.every and args.json is None:
         raise ConfigError("--every writes to the file of --json, which is missing; nothing was read")
+    if args.json is not None and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        raise ConfigError(f"{args.json}: is a folder, or its folder does not exist; nothing was read")
     with contextlib.ExitStack() as stack:
         model, model_line = _open_model(args, stack)
         lines = read_recording(args.file)

@@ -33,7 +33,8 @@ _FAILED: Final = re.compile(
     r"|[a-z_.]{1,60}(?:error|exception):|could not (?:find|open|connect|resolve)\b|no such file\b)",
     re.IGNORECASE,
 )
-_DATA: Final = re.compile(r"\s*(?:[\[{].*[\]}]|-?\d+(?:\.\d+)?)\s*\Z", re.DOTALL)
+_NOT_FOUND: Final = re.compile(r".{0,300}\bnot found[\s.!\"']*\Z", re.IGNORECASE)
+_DATA: Final = re.compile(r"[\s\"']*(?:[\[{].*[\]}]|-?\d+(?:\.\d+)?)[\s\"']*\Z", re.DOTALL)
 _ERROR_FIELD: Final = re.compile(r"[\"'](?:error|exception)[\"']\s*:\s*(?!\s|null|none|\"\"|''|false)", re.IGNORECASE)
 
 # Names under which recordings file the world's answers: they are no members of the team.
@@ -148,7 +149,7 @@ def success_in(text: str) -> bool | None:
     exit_code = _EXIT_CODE.match(text)
     if exit_code:
         return int(exit_code[1]) == 0
-    if _FAILED.match(text):
+    if _FAILED.match(text) or _NOT_FOUND.match(text):
         return False
     if _DATA.match(text):
         return _ERROR_FIELD.search(text[:2000]) is None

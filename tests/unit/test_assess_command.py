@@ -87,11 +87,13 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path: Path, capsys: pytest.
 
 
 def test_malformed_lines_are_named_and_the_rest_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = written(tmp_path / "mixed.jsonl", "{nonsense", GOOD, "[1]", '{"id":"x","events":[{"agent":2}]}', "")
+    file = written(
+        tmp_path / "mixed.jsonl", "{nonsense", GOOD, "[1]", '{"id":"x","events":[{"agent":2}]}', "", '{"q":1}'
+    )
     code, out, err = run(capsys, file, "--no-model")
     assert code == 0
-    assert "1 judged, 4 events; 3 malformed lines left out" in out
-    assert len(err.splitlines()) == 3
+    assert "1 judged, 4 events; 4 malformed lines left out" in out
+    assert len(err.splitlines()) == 4 and "neither an event" in err
     assert f"{file}:1: no JSON" in err and f"{file}:3: a JSON list" in err and f"{file}:4: run refused" in err
 
 
@@ -145,6 +147,9 @@ def test_limit_stops_early_and_options_are_checked(tmp_path: Path, capsys: pytes
         main(["assess", str(file), "--limit", "0"])
     assert caught.value.code == 2
     assert run(capsys, file, "--no-model", "--every")[0] == 2
+    for out in (tmp_path, tmp_path / "none" / "x.json"):
+        code, said, err = run(capsys, file, "--no-model", "--json", out)
+        assert (code, said) == (2, "") and "nothing was read" in err
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +158,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("package") / "tiny.nis"
     manifest = tiny_manifest(specials=SPECIALS, vocab=256 + len(SPECIALS) + 64, context=256)
     manifest = msgspec.structs.replace(
-        manifest, calibration=Calibration(thresholds={"goal_drift": 0.0001}, temperature={"goal_drift": 1.0})
+        manifest, calibration=Calibration(thresholds={"goal_drift": 0.0}, temperature={"goal_drift": 1.0})
     )
     write_package(path, manifest, tiny_tensors(manifest))
     return path
@@ -171,7 +176,7 @@ def test_the_model_is_asked_for_each_event_and_named(
     assert outputs[0] == outputs[1]
     out, verdicts = outputs[0]
     assert "judged by the rules and the model tiny 0.0.1" in out
-    assert "goal_drift  medium  helper  (by the model, confidence" in out
+    assert "goal_drift  medium  " in out and "(by the model, confidence" in out
     last = json.loads(verdicts.splitlines()[1])["last"]
     assert last["model"]["latency_ms"] is None and last["model"]["tokens"] > 20
     assert last["metrics"]["failure_probability"]["source"] == "modelled"
