@@ -329,9 +329,13 @@ def _ask(
 ) -> tuple[MonitorState, tuple[Ask, ...]]:
     if state.judge is None or not state.window:
         return state, ()
-    wanted = state.wanted or state.window is not before.window
+    is_new = state.window is not before.window
+    wanted = state.wanted or is_new
     if state.pending is not None:
         if t - state.pending.t <= options.ask_timeout_s:
+            if is_new and state.wanted:
+                counts = replace(state.counts, overtaken=state.counts.overtaken + 1)
+                return replace(state, counts=counts), ()
             return (state if wanted == state.wanted else replace(state, wanted=wanted)), ()
         reason = f"the model did not answer within {options.ask_timeout_s:g} s"
         counts = replace(state.counts, unanswered=state.counts.unanswered + 1)

@@ -50,6 +50,11 @@ def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, 
     ):
         metrics[name] = _count(count)
     metrics["events_skewed"] = _count(counts.skewed) if time_known else _unavailable("events", "recorded without times")
+    metrics["windows_unjudged"] = (
+        _unavailable("count", state.judge_reason)
+        if state.judge is None
+        else _count(counts.overtaken + counts.unanswered)
+    )
     metrics["failure_probability"] = _failure_probability(state)
     return metrics
 

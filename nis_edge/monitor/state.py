@@ -167,6 +167,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     asked: int = 0
     answered: int = 0
     unanswered: int = 0
+    overtaken: int = 0
     stale_answers: int = 0
     clock_steps: int = 0
 

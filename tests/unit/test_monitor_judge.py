@@ -76,6 +76,8 @@ def test_one_question_is_under_way_and_the_newest_window_waits() -> None:
     (next_ask,) = asks(desk.answer(goal_drift=0.1))
     assert next_ask.window.events[-1].id == "3"
     assert asks(desk.answer(goal_drift=0.1)) == []
+    desk.event()
+    assert desk.last.metrics["windows_unjudged"].value == 1.0
 
 
 def test_without_a_model_nothing_is_asked_and_the_reason_is_said() -> None:
