@@ -158,7 +158,10 @@ class Session:
 
     def _checked(self, tokens: Tokens) -> npt.NDArray[np.int32]:
         """Tokens as the engine wants them, once they are what they must be."""
-        ids = np.asarray(tokens)
+        try:
+            ids = np.asarray(tokens)
+        except ValueError:  # rows of different lengths
+            ids = np.empty((0, 0))
         if ids.ndim != 1 or ids.size < 1 or ids.dtype.kind not in "iu":
             raise ModelError(f"{self._where}: tokens must be a sequence of one or more integers")
         bad = np.flatnonzero((ids < 0) | (ids >= self._vocab))
