@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 # transformers decorates its quantisation with torch.compile; eager mode is the same arithmetic without a C++ compiler.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -22,71 +20,11 @@ from transformers import BitNetConfig, BitNetForCausalLM
 from transformers.integrations.bitnet import pack_weights, replace_with_bitnet_linear
 from transformers.utils.quantization_config import BitNetQuantConfig
 
+from tests.parity.cases import Case
+
 torch._dynamo.config.disable = True
-
-STORAGES = ("master-f32", "master-bf16", "bitlinear", "autobitlinear-packed", "autobitlinear-real")
-"""How a checkpoint may store its matrices: the table of nis_edge/pack/huggingface.py, with two types of master."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One random checkpoint."""
-
-    storage: str
-    seed: int
-    config: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        shape = self.config
-        tied = "tied" if shape["tie_word_embeddings"] else "untied"
-        heads = f"{shape['num_attention_heads']}of{shape['num_key_value_heads']}"
-        return f"{self.storage}-h{shape['hidden_size']}-{heads}-{tied}-{self.seed}"
-
-
-def case(
-    storage: str, seed: int, *, hidden: int, heads: int, kv_heads: int, tied: bool, ffn: int = 96, vocab: int = 200
-) -> Case:
-    """A case by its interesting numbers."""
-    return Case(
-        storage,
-        seed,
-        {
-            "vocab_size": vocab,
-            "hidden_size": hidden,
-            "intermediate_size": ffn,
-            "num_hidden_layers": 2,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "max_position_embeddings": 128,
-            "tie_word_embeddings": tied,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0 + 1000 * seed},
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-        },
-    )
-
-
-CASES = (
-    case("master-f32", 0, hidden=64, heads=4, kv_heads=2, tied=True),
-    case("master-f32", 1, hidden=72, heads=3, kv_heads=1, tied=False, ffn=100),
-    case("master-bf16", 2, hidden=60, heads=5, kv_heads=5, tied=True),
-    case("bitlinear", 3, hidden=64, heads=4, kv_heads=1, tied=False),
-    case("bitlinear", 4, hidden=56, heads=7, kv_heads=7, tied=True, ffn=132),
-    case("autobitlinear-packed", 5, hidden=64, heads=2, kv_heads=1, tied=True),
-    case("autobitlinear-packed", 6, hidden=72, heads=9, kv_heads=3, tied=False),
-    case("autobitlinear-real", 7, hidden=48, heads=6, kv_heads=2, tied=True),
-)
-
-RECORDED_CASES = (
-    case("master-f32", 10, hidden=18, heads=3, kv_heads=1, tied=False, ffn=28, vocab=64),
-    case("master-bf16", 11, hidden=32, heads=4, kv_heads=2, tied=True, ffn=36, vocab=64),
-    case("bitlinear", 12, hidden=40, heads=5, kv_heads=5, tied=True, ffn=68, vocab=64),
-    case("bitlinear", 13, hidden=72, heads=9, kv_heads=3, tied=False, ffn=76, vocab=64),
-    case("autobitlinear-packed", 14, hidden=64, heads=2, kv_heads=1, tied=True, ffn=132, vocab=64),
-    case("autobitlinear-real", 15, hidden=16, heads=2, kv_heads=2, tied=False, ffn=20, vocab=64),
-)
-"""Smaller still: these checkpoints are kept in tests/parity/recorded, for machines without torch."""
+# These models are far too small to share: with several threads they would mostly wait for each other.
+torch.set_num_threads(1)
 
 
 def write_checkpoint(folder: Path, case: Case) -> Path:
@@ -139,11 +77,6 @@ def greedy(model: BitNetForCausalLM, tokens: list[int], steps: int) -> list[int]
     for _ in range(steps):
         text.append(int(logits(model, text)[-1].argmax()))
     return text[len(tokens) :]
-
-
-def prompt(case: Case, length: int = 24) -> list[int]:
-    """Random tokens."""
-    return np.random.default_rng(1000 + case.seed).integers(0, case.config["vocab_size"], length).tolist()
 
 
 def _random_values(

@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 
-from tests.parity import oracle
+from tests.parity import cases, oracle
 
 FOLDER = Path(__file__).parent / "recorded"
 PROMPT_TOKENS = 16
@@ -25,11 +25,11 @@ GREEDY_STEPS = 16
 def main() -> None:
     """Record every case afresh."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    for case in oracle.RECORDED_CASES:
+    for case in cases.RECORDED_CASES:
         folder = oracle.write_checkpoint(FOLDER / case.name, case)
         (folder / "generation_config.json").unlink(missing_ok=True)
         model = oracle.load(folder)
-        prompt = oracle.prompt(case, PROMPT_TOKENS)
+        prompt = cases.prompt(case, PROMPT_TOKENS)
         expected = {
             "prompt": np.array(prompt, dtype=np.int64),
             "logits": oracle.logits(model, prompt),
@@ -38,7 +38,7 @@ def main() -> None:
         versions = {"transformers": transformers.__version__, "torch": torch.__version__}
         save_file(expected, folder / "expected.safetensors", metadata=versions)
     size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    print(f"{len(oracle.RECORDED_CASES)} cases, {size:,} bytes in {FOLDER}")
+    print(f"{len(cases.RECORDED_CASES)} cases, {size:,} bytes in {FOLDER}")
 
 
 if __name__ == "__main__":

@@ -3,37 +3,47 @@
 import numpy as np
 import pytest
 
-from tests.parity import agreement
-
-torch = pytest.importorskip("torch", reason="the live oracle needs the train extra")
-pytest.importorskip("transformers", reason="the live oracle needs the train extra")
-pytest.importorskip("accelerate", reason="transformers loads quantised checkpoints only with accelerate")
-
-from tests.parity import oracle  # noqa: E402 (it imports torch at once)
+from tests.parity import agreement, cases
 
 pytestmark = pytest.mark.oracle
 
 GREEDY_STEPS = 24
 
 
+@pytest.fixture(scope="module")
+def oracle():
+    """tests.parity.oracle, imported only when one of these tests runs: torch takes seconds."""
+    for module in ("torch", "transformers", "accelerate"):
+        pytest.importorskip(module, reason=f"{module} is missing: the live oracle needs the train extra")
+    from tests.parity import oracle
+
+    return oracle
+
+
+@pytest.fixture(scope="module", params=cases.CASES, ids=lambda case: case.name)
+def truth(oracle, request, tmp_path_factory):
+    """A checkpoint folder, a prompt, and what transformers makes of it: logits and greedy text."""
+    folder = oracle.write_checkpoint(tmp_path_factory.mktemp("oracle") / "checkpoint", request.param)
+    model = oracle.load(folder)
+    prompt = cases.prompt(request.param)
+    return folder, prompt, oracle.logits(model, prompt), oracle.greedy(model, prompt, GREEDY_STEPS)
+
+
 @pytest.mark.parametrize("backend", agreement.BACKENDS)
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
-def test_logits_and_greedy_text_are_those_of_transformers(tmp_path, case, backend):
-    checkpoint = oracle.write_checkpoint(tmp_path / "checkpoint", case)
-    model = oracle.load(checkpoint)
+def test_logits_and_greedy_text_are_those_of_transformers(truth, tmp_path, backend):
+    checkpoint, prompt, logits, greedy = truth
     compute = agreement.BACKENDS[backend](agreement.pack(checkpoint, tmp_path / "a.nis"))
-    prompt = oracle.prompt(case)
-    agreement.assert_agree(compute(prompt), oracle.logits(model, prompt))
-    agreement.assert_same_greedy(compute, prompt, oracle.greedy(model, prompt, GREEDY_STEPS))
+    agreement.assert_agree(compute(prompt), logits)
+    agreement.assert_same_greedy(compute, prompt, greedy)
 
 
 @pytest.mark.parametrize("backend", agreement.BACKENDS)
-def test_a_wrong_scale_direction_or_activation_would_be_seen(tmp_path, backend):
+def test_a_wrong_scale_direction_or_activation_would_be_seen(oracle, tmp_path, backend):
     """The bounds are no sieve: the same numbers under the other linear class are far outside."""
-    case = oracle.CASES[3]
+    case = cases.CASES[3]
     checkpoint = oracle.write_checkpoint(tmp_path / "checkpoint", case)
     model = oracle.load(checkpoint)
-    prompt = oracle.prompt(case)
+    prompt = cases.prompt(case)
     config = checkpoint / "config.json"
     truth = config.read_text()
     for old, new in (('"bitlinear"', '"autobitlinear"'), ('"relu2"', '"silu"')):
@@ -43,8 +53,8 @@ def test_a_wrong_scale_direction_or_activation_would_be_seen(tmp_path, backend):
         assert np.median(found) > agreement.WORST
 
 
-@pytest.mark.parametrize("case", oracle.RECORDED_CASES, ids=lambda case: case.name)
-def test_the_recorded_oracle_is_still_what_transformers_computes(case):
+@pytest.mark.parametrize("case", cases.RECORDED_CASES, ids=lambda case: case.name)
+def test_the_recorded_oracle_is_still_what_transformers_computes(oracle, case):
     from tests.parity.test_recorded_oracle import CASES, expected
 
     folder = next(path for path in CASES if path.name == case.name)

@@ -161,6 +161,19 @@ def test_tensors_that_do_not_fit_the_manifest_are_refused_and_the_old_file_stays
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.nis"]
 
 
+def test_an_endless_source_is_stopped_when_the_tensor_is_full(tmp_path):
+    manifest = tiny_manifest()
+    tensors = tiny_tensors(manifest)
+
+    def endless():
+        yield tensors["embed"]
+        yield tensors["embed"][:1]
+        pytest.fail("the writer went on asking for rows")
+
+    with pytest.raises(PackFormatError, match="has 321 rows or more"):
+        write_package(tmp_path / "a.nis", manifest, {**tensors, "embed": endless})
+
+
 def test_a_manifest_out_of_bounds_is_not_written(tmp_path):
     manifest = tiny_manifest(golden=(Golden((400,), "0" * 64),))
     with pytest.raises(PackFormatError, match="outside the vocabulary"):
