@@ -267,6 +267,11 @@ class Outbox:
     async def _finish(self) -> None:
         if self._writing is not None and not self._writing.done():
             await self._writing
+        if self._spool is None and len(self._waiting):
+            try:
+                self._spool, _ = await self._call(self._open_spool)
+            except DeviceError as error:
+                self._fail(error)
         if self._spool is not None:
             await self._write(self._spool)
         if self._spool is not None:
