@@ -65,7 +65,9 @@ def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
         except ModuleNotFoundError as error:
             if error.name is not None and error.name.split(".")[0] in ("nis_edge", "nis_models"):
                 raise
-            print(f"nis-models: {error.name} is not installed; pip install 'nis-edge[train]' brings it", file=sys.stderr)
+            print(
+                f"nis-models: {error.name} is not installed; pip install 'nis-edge[train]' brings it", file=sys.stderr
+            )
             return 2
         code: int = getattr(loaded, function)(args)
         return code
@@ -75,7 +77,9 @@ def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=CACHE / "data", help="folder to write to (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=None, help="folder of the recorded runs; without it: simulated teams only")
+    parser.add_argument(
+        "--data", type=Path, default=None, help="folder of the recorded runs; without it: simulated teams only"
+    )
     parser.add_argument("--train", type=int, default=24_000, help="windows to train on (default: %(default)s)")
     parser.add_argument("--tune", type=int, default=3_000, help="windows to calibrate on (default: %(default)s)")
     parser.add_argument("--test", type=int, default=4_000, help="windows to score on (default: %(default)s)")
@@ -90,36 +94,71 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("nis_edge/demo"), help="folder to write to (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("nis_edge/demo"), help="folder to write to (default: %(default)s)"
+    )
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=CACHE / "tokenizer.json", help="file to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=CACHE / "tokenizer.json", help="file to write (default: %(default)s)"
+    )
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default="nano", help="a shipped configuration or a TOML file (default: %(default)s)")
+    parser.add_argument(
+        "--config", default="nano", help="a shipped configuration or a TOML file (default: %(default)s)"
+    )
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
     parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=CACHE / "run", help="folder of checkpoints; one with a checkpoint is resumed (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="train a minute on data of its own and check that the loss falls")
-    parser.add_argument("--stop-after", type=float, default=None, metavar="SECONDS", help="save a checkpoint and end; run again to go on")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=CACHE / "run",
+        help="folder of checkpoints; one with a checkpoint is resumed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="train a minute on data of its own and check that the loss falls"
+    )
+    parser.add_argument(
+        "--stop-after",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="save a checkpoint and end; run again to go on",
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED, help="a package (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
-    parser.add_argument("--baselines", default="majority,length,words,evidence,trees", help="comma-separated, or '' (default: %(default)s)")
+    parser.add_argument(
+        "--baselines",
+        default="majority,length,words,evidence,trees",
+        help="comma-separated, or '' (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, default=None, help="write the figures here")
-    parser.add_argument("--traces", type=Path, default=None, metavar="FILE", help="judge this file of recorded runs or windows instead")
-    parser.add_argument("--predictions", type=Path, default=None, metavar="FILE", help="with --traces: one line per input line")
+    parser.add_argument(
+        "--traces", type=Path, default=None, metavar="FILE", help="judge this file of recorded runs or windows instead"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, default=None, metavar="FILE", help="with --traces: one line per input line"
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", dest="run_folder", type=Path, default=CACHE / "run", help="folder of the training run (default: %(default)s)")
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        default=CACHE / "run",
+        help="folder of the training run (default: %(default)s)",
+    )
     parser.add_argument("--config", default="nano", help="the configuration it was trained with (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=CACHE / "data", help="the data set it was trained on (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=CACHE / "data", help="the data set it was trained on (default: %(default)s)"
+    )
     parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
     parser.add_argument("--version", default="0.1.0", help="version of the package (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="the package to write (default: %(default)s)")

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+
 from nis_edge.engine import golden
 from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError
@@ -23,7 +24,6 @@ from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisa
 from nis_edge.pack.layout import Calibration as PackedCalibration
 from nis_edge.pack.ternary import TernaryMatrix
 from nis_edge.pack.writer import write_package
-
 from nis_models import evaluate, judges
 from nis_models.evaluate import Calibration
 from nis_models.model import NisNano, Shape, ternary_codes
@@ -90,7 +90,14 @@ def manifest_of(model: NisNano, tokenizer: LearnedTokenizer, *, model_id: str, v
 
 
 def export(
-    model: NisNano, tokenizer: LearnedTokenizer, tune: Sequence[Item], out: Path, *, model_id: str, version: str, lineage: dict[str, Any]
+    model: NisNano,
+    tokenizer: LearnedTokenizer,
+    tune: Sequence[Item],
+    out: Path,
+    *,
+    model_id: str,
+    version: str,
+    lineage: dict[str, Any],
 ) -> tuple[str, Calibration]:
     """Write the package.
 
@@ -120,7 +127,9 @@ def export(
         write_package(draft, manifest, tensors)
         with Model.open(draft) as engine:
             tests = [golden.record(engine)]
-            tests += [golden.record(engine, encode(render(item.window), tokenizer)[:64]) for item in tune[:GOLDEN_WINDOWS]]
+            tests += [
+                golden.record(engine, encode(render(item.window), tokenizer)[:64]) for item in tune[:GOLDEN_WINDOWS]
+            ]
         manifest = msgspec.structs.replace(manifest, golden=tuple(tests))
         return write_package(out, manifest, tensors), folded
     finally:
@@ -135,7 +144,9 @@ def calibration_of(manifest: Manifest) -> Calibration:
     """
     packed = manifest.calibration
     if packed is None or set(packed.temperature) != set(HEAD_OUTPUTS) or set(packed.thresholds) != set(LABELS):
-        raise ConfigError(f"package of {manifest.model.id} {manifest.model.version} carries no calibration of this head; export it again")
+        raise ConfigError(
+            f"package of {manifest.model.id} {manifest.model.version} carries no calibration of this head; export it again"
+        )
     return Calibration(
         scalings=tuple(evaluate.Scaling(packed.temperature[name], 0.0) for name in HEAD_OUTPUTS),
         thresholds=(*(packed.thresholds[name] for name in LABELS), evaluate.UNSEEN),

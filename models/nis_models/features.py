@@ -42,7 +42,16 @@ def texts(windows: Iterable[Window]) -> list[str]:
 
 def _numbers(window: Window) -> Iterator[float]:
     evidence = gather(window)
-    yield from (evidence.repeats_max, evidence.cycle, evidence.conflicts, evidence.open_requests, evidence.senders, evidence.order == 1, evidence.order == 2, evidence.vague_acted)
+    yield from (
+        evidence.repeats_max,
+        evidence.cycle,
+        evidence.conflicts,
+        evidence.open_requests,
+        evidence.senders,
+        evidence.order == 1,
+        evidence.order == 2,
+        evidence.vague_acted,
+    )
     for value in (
         evidence.errors, evidence.goal_covered, evidence.off_goal, evidence.overclaim, evidence.residual, _log(evidence.idle_s), _log(evidence.quiet_ratio),
     ):  # fmt: skip

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 EMBED_STD = 0.1
 """Of embeddings at the start: a step of the optimizer must be able to move a rare word's noticeably."""
 

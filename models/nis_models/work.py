@@ -7,7 +7,6 @@ import argparse
 from nis_edge.errors import ConfigError
 from nis_edge.monitor.labels import LABELS
 from nis_edge.monitor.window import Special, render
-
 from nis_models import data, demo, tokens
 
 

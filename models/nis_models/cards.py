@@ -1,0 +1,229 @@
+"""The model card, written from the package and its metrics: no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nis_edge.errors import ConfigError
+from nis_edge.monitor.labels import LABELS, TABLE
+from nis_edge.pack.reader import open_package
+
+SOURCES = {
+    "simulated": "teams simulated by `nis_models.scenarios`, this project's own, Apache-2.0; trades and wordings of the test windows are in no training window",
+    "tau_airline": "recorded runs of an airline service agent (tau-bench), MIT",
+    "masft_ag2": "recorded multi-agent runs on GSM-Plus (MAD, CC-BY-4.0; GSM-Plus, CC-BY-SA-4.0): trained on, not copied into this repository",
+    "AgentJudge-security": "recorded safe and unsafe runs (AgentJudge security), Apache-2.0",
+}
+JUDGES = {
+    "model": "**the packed model**",
+    "evidence": "evidence + logistic regression",
+    "trees": "evidence + boosted trees",
+    "words": "TF-IDF + logistic regression",
+    "length": "length only",
+    "majority": "majority",
+}
+
+
+def write(package: Path, metrics: Path) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        package: the model.
+        metrics: what ``nis-models evaluate --json`` wrote about this very package.
+
+    Raises:
+        ConfigError: the metrics are missing or of another package; the operator evaluates first.
+    """
+    if not metrics.is_file():
+        raise ConfigError(f"{metrics} is missing; run nis-models evaluate --json {metrics} first, no card was written")
+    record: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    with open_package(package) as opened:
+        manifest, sha256, size = opened.manifest, opened.sha256, opened.size_bytes
+    if record["model"]["sha256"] != sha256:
+        raise ConfigError(
+            f"{metrics} was measured on another package than {package}; evaluate again, no card was written"
+        )
+    judges = record["judges"]
+    verdict = _verdict(judges)
+    parts = [
+        f"# {manifest.model.id} {manifest.model.version}\n",
+        f"{verdict}\n",
+        f"A ternary (b1.58) transformer that reads one window of a team's events and says which of {len(LABELS)} findings hold. "
+        f"{package.name}: {size / 1e6:.2f} MB, SHA-256 `{sha256}`. Licence of the weights: {manifest.licence}.\n",
+        _architecture(manifest),
+        "## How good, how bad\n",
+        "Judged through the device's own engine, at the thresholds in the package. 95 % intervals: bootstrap over groups (a simulated run, or all recordings of one task).\n",
+        _overview(judges),
+        "### Recall by finding (test windows with exactly one finding, or none)\n",
+        _recalls(judges),
+        "### As detectors, one by one (the packed model, all test windows)\n",
+        _detectors(judges["model"]["all"]["labels"]),
+        "### By source\n",
+        _by_source(judges),
+        _calibration(judges["model"]["all"]),
+        _failure(judges),
+        _reading(),
+        _data(record["data"], manifest.lineage),
+        _not_for(),
+    ]
+    return "\n".join(parts)
+
+
+def _verdict(judges: dict[str, Any]) -> str:
+    mine = judges["model"]["all"]["balanced_accuracy"]
+    rivals = {name: judges[name]["all"]["balanced_accuracy"] for name in ("evidence", "trees") if name in judges}
+    best = max(rivals, key=lambda name: rivals[name]["value"], default=None)
+    if best is None:
+        return "**Advisory.** It was not compared with a baseline on the same evidence."
+    gain = mine["value"] - rivals[best]["value"]
+    comparison = (
+        f"balanced accuracy {_interval(mine)} against {_interval(rivals[best])} of {JUDGES[best]} on the same evidence"
+    )
+    if mine["ci95"][0] > rivals[best]["ci95"][1]:
+        return f"It adds to its evidence: {comparison}."
+    word = "adds nothing" if gain <= 0 else "adds no more than the intervals allow"
+    return (
+        f"**Advisory.** The model {word} over the best simple judge: {comparison}. The rules decide; this model points."
+    )
+
+
+def _architecture(manifest: Any) -> str:
+    a = manifest.architecture
+    head = a.task_heads["consciousness"]
+    return (
+        f"Hidden {a.hidden}, feed-forward {a.ffn} (gated squared ReLU), {a.layers} trunk layers and {head.layers} of the head, {a.heads} heads, "
+        f"vocabulary {a.vocab} (byte-level BPE, single digits), context {a.context}. Linear layers ternary with one scale, activations int8 by token, "
+        "embeddings f16.\n"
+    )
+
+
+def _overview(judges: dict[str, Any]) -> str:
+    rows = [
+        "| judge | balanced accuracy, 18 classes | macro F1 | clean windows called none | hard negatives called none |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in JUDGES.items():
+        if name in judges:
+            whole = judges[name]["all"]
+            cells = [
+                _interval(whole[key])
+                for key in ("balanced_accuracy", "macro_f1", "clean_called_none", "hard_negatives_called_none")
+            ]
+            rows.append(f"| {title} | " + " | ".join(cells) + " |")
+    whole = judges["model"]["all"]
+    return (
+        "\n".join(rows)
+        + f"\n\nn = {whole['n']} test windows in {whole['groups']} groups; all judges scaled and thresholded on the same tune windows.\n"
+    )
+
+
+def _recalls(judges: dict[str, Any]) -> str:
+    shown = [name for name in JUDGES if name in judges and name not in ("majority", "length")]
+    rows = ["| finding | " + " | ".join(JUDGES[name] for name in shown) + " |", "|---|" + "---|" * len(shown)]
+    for label in (*LABELS, "none"):
+        cells = [_number(judges[name]["all"]["class_recall"][label]) for name in shown]
+        rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _detectors(table: dict[str, Any]) -> str:
+    rows = ["| finding | meaning | n | recall | precision | average precision |", "|---|---|---|---|---|---|"]
+    for label in LABELS:
+        entry = table[label]
+        rows.append(
+            f"| {label} | {TABLE[label].meaning} | {entry['n']} | {_number(entry['recall'])} | {_number(entry['precision'])} | {_number(entry['average_precision'])} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _by_source(judges: dict[str, Any]) -> str:
+    shown = [name for name in ("model", "evidence", "trees") if name in judges]
+    rows = [
+        "| source | n | "
+        + " | ".join(f"{JUDGES[name]}: balanced accuracy" for name in shown)
+        + " | clean called none (model) |",
+        "|---|---|" + "---|" * (len(shown) + 1),
+    ]
+    for source, part in judges["model"]["by_source"].items():
+        cells = [_interval(judges[name]["by_source"][source]["balanced_accuracy"]) for name in shown]
+        rows.append(f"| {source} | {part['n']} | " + " | ".join(cells) + f" | {_interval(part['clean_called_none'])} |")
+    return (
+        "\n".join(rows)
+        + "\n\nIn recorded runs only 13 of the findings can be put in, so their classes are 14. Groups are few there (see the intervals).\n"
+    )
+
+
+def _calibration(whole: dict[str, Any]) -> str:
+    c = whole["calibration"]
+    return (
+        f"### Calibration\n\nExpected calibration error over all labels {_number(c['ece_all_labels'])}, of the most probable label {_number(c['ece_top_label'])} "
+        f"({c['bins']} bins of equal mass), Brier score {_number(c['brier'])}. The tune and test windows hold a finding in more than half of all cases; "
+        "in a healthy team findings are far rarer, so **the probabilities are too high there**.\n"
+    )
+
+
+def _failure(judges: dict[str, Any]) -> str:
+    rows = ["### Will the run fail?\n", "| judge | AUROC, all recorded runs |", "|---|---|"]
+    for name, title in JUDGES.items():
+        entry = judges[name]["all"]["failure"] if name in judges else None
+        if entry is not None and entry["auroc"] is not None:
+            interval = f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]" if entry["ci95"] else ""
+            rows.append(f"| {title} | {entry['auroc']:.2f}{interval} |")
+    entry = judges["model"]["all"]["failure"]
+    if entry is None:
+        return "### Will the run fail?\n\nNot measured: the data set holds no recorded runs.\n"
+    return "\n".join(rows) + (
+        f"\n\nn = {entry['n']} windows of recorded runs, {entry['failed']} of failed ones. Pooled over systems that fail unequally often, so part of this is telling "
+        "the systems apart. Nothing is raised from it.\n"
+    )
+
+
+def _reading() -> str:
+    return (
+        "### How to read this\n\n"
+        "The simulator, its wordings and the lexical marks of the evidence come from the same authors: figures on simulated windows are optimistic for words, "
+        "and say most about structure. Faults in recorded runs were put in by us too. No figure here is of a fault that happened by itself in the field.\n"
+    )
+
+
+def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
+    lines = ["## Training data and lineage\n"]
+    counts = data["splits"]["train"]["counts"]
+    for source, text in SOURCES.items():
+        if source in counts:
+            lines.append(f"- {source}: {counts[source]} training windows; {text}.")
+    lines.append("")
+    for split, entry in data["splits"].items():
+        lines.append(f"- {split}: {entry['items']} windows, SHA-256 `{entry['sha256']}`")
+    training = lineage.get("training", {})
+    lines.append(
+        f"\nConfiguration `{lineage.get('config')}` (SHA-256 `{lineage.get('config_sha256')}`), seed {lineage.get('seed')}, {training.get('windows')} windows shown in {training.get('steps')} steps. "
+        "The data set is not in the repository; `nis-models data build` makes it again, to the byte, from the seed and the recorded runs.\n"
+    )
+    return "\n".join(lines)
+
+
+def _not_for() -> str:
+    return (
+        "## What it must not be used for\n\n"
+        "- To stop, punish or replace an agent or a person without someone looking: its findings are pointers with the error rates above.\n"
+        "- As a safety function. `unsafe_action` has misses; interlocks belong in the tools.\n"
+        "- As a detector of deception or of content that harms: it sees some words of each event and numbers about them.\n"
+        "- On languages other than English: all wordings it was trained on are English.\n"
+        "- As physics: `physics_violation` rests on a residual that code computes from stated quantities.\n"
+        "- As proof that nothing is wrong: silence of the model is weak evidence.\n"
+    )
+
+
+def _interval(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    if entry["ci95"] is None:
+        return f"{entry['value']:.2f} (n {entry['n']})"
+    return f"{entry['value']:.2f} [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,218 @@
+"""What the heavy commands do: training, evaluation, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nis_edge.errors import ConfigError, ModelError
+from nis_edge.monitor.labels import LABELS
+from nis_models import config as configs
+from nis_models import data, judges
+from nis_models.tokens import LearnedTokenizer, learn, texts_of
+
+SMOKE_WINDOWS = 640
+SMOKE_BATCHES = 40
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train, or go on training."""
+    from nis_models.train import Run, examples_of
+
+    config = configs.read(args.config)
+    if args.smoke:
+        return _smoke(config)
+    if not args.tokenizer.is_file():
+        raise ConfigError(f"{args.tokenizer} is missing; run nis-models tokenizer first, nothing was trained")
+    tokenizer = LearnedTokenizer.read(args.tokenizer)
+    print("rendering windows ...", flush=True)
+    run = Run(config, args.out, examples_of(data.read(args.data, "train"), tokenizer))
+    with _shown(run.steps) as show:
+        complete = run.go(show, stop_s=args.stop_after)
+    print(f"{'complete' if complete else 'stopped'} at step {run.step} of {run.steps}; {args.out}")
+    return 0
+
+
+def _smoke(config: configs.Config) -> int:
+    """A minute's training on data of its own: the loss must fall."""
+    from nis_models.train import Run, examples_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        items = list(data.draw("train", SMOKE_WINDOWS, None, 0))
+        tokenizer = LearnedTokenizer(learn(texts_of(items)))
+        short = replace(config.train, windows=SMOKE_BATCHES * config.train.batch_windows, warmup_steps=10)
+        run = Run(replace(config, train=short), Path(folder), examples_of(items, tokenizer))
+        before = _mean_loss(run)
+        run.go(lambda entry: print(_line(entry), flush=True))
+        after = _mean_loss(run)
+    print(f"loss {before:.3f} before, {after:.3f} after {run.step} steps")
+    if after >= before:
+        raise ModelError(
+            "the loss did not fall in the smoke training; the training code is broken, nothing was written"
+        )
+    return 0
+
+
+def _mean_loss(run: Any) -> float:
+    import torch
+
+    from nis_models.train import loss_of, predict
+
+    few = replace(
+        run.examples,
+        tokens=run.examples.tokens[:256],
+        targets=run.examples.targets[:256],
+        counted=run.examples.counted[:256],
+    )
+    outputs = torch.from_numpy(predict(run.model, few))
+    return float(loss_of(outputs, torch.from_numpy(few.targets), torch.from_numpy(few.counted), run.config))
+
+
+class _Shown:
+    """Progress: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[dict[str, float]], None]:
+        import sys
+
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self._steps)
+        return self._show
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, entry: dict[str, float]) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=entry["step"], description=f"loss {entry['loss']:.3f}")
+        else:
+            print(_line(entry), flush=True)
+
+
+def _shown(steps: int) -> _Shown:
+    return _Shown(steps)
+
+
+def _line(entry: dict[str, float]) -> str:
+    return f"step {entry['step']}/{entry['steps']}  loss {entry['loss']:.3f}  {entry['tokens_per_s']} tokens/s"
+
+
+def export_model(args: argparse.Namespace) -> int:
+    """Calibrate and pack."""
+    from nis_models import export
+
+    config = configs.read(args.config)
+    tokenizer = LearnedTokenizer.read(args.tokenizer)
+    model = export.load(args.run_folder / "model.pt")
+    manifest = data.manifest_of(args.data)
+    log = [json.loads(line) for line in (args.run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lineage = {
+        "data": {split: entry["sha256"] for split, entry in manifest["splits"].items()},  # type: ignore[attr-defined]
+        "data_sources": sorted({
+            key for entry in manifest["splits"].values() for key in entry["counts"] if not key.startswith("label:")  # type: ignore[attr-defined]
+        }),
+        "config": config.name, "config_sha256": config.sha256, "seed": config.seed,
+        "training": {"windows": log[-1]["windows"], "steps": log[-1]["step"], "last_loss": log[-1]["loss"]},
+        "card": "models/cards/nis-nano.md", "metrics": "models/nis-nano/metrics.json",
+    }  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sha256, calibration = export.export(
+        model,
+        tokenizer,
+        data.read(args.data, "tune"),
+        args.out,
+        model_id=config.name,
+        version=args.version,
+        lineage=lineage,
+    )
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sha256 {sha256}")
+    print(
+        "thresholds: " + ", ".join(f"{label} {t:.2f}" for label, t in zip(LABELS, calibration.thresholds, strict=False))
+    )
+    return 0
+
+
+def evaluate_model(args: argparse.Namespace) -> int:
+    """Score a package, or judge a file from outside."""
+    if args.traces is not None:
+        return _evaluate_traces(args)
+    from nis_edge.engine.model import Model
+    from nis_models import evaluate, export
+
+    items = {split: data.read(args.data, split) for split in data.SPLITS}
+    with Model.open(args.model) as model:
+        judged: dict[str, judges.Judge] = {"model": judges.packed(model)}
+        fixed = {"model": export.calibration_of(model.manifest)}
+        for name in filter(None, args.baselines.split(",")):
+            if name not in (*judges.BASELINES, "trees"):
+                raise ConfigError(f"--baselines: {name!r} is none of {', '.join((*judges.BASELINES, 'trees'))}")
+            print(f"learning baseline {name} ...", flush=True)
+            judged[name] = judges.baseline(
+                "evidence" if name == "trees" else name, items["train"], trees=name == "trees"
+            )
+        print("judging ...", flush=True)
+        figures = evaluate.compare(judged, items["tune"], items["test"], fixed)
+        record = {
+            "model": {"id": model.manifest.model.id, "version": model.manifest.model.version, "sha256": model.package.sha256, "isa": model.isa},
+            "data": data.manifest_of(args.data), "judges": figures,
+        }  # fmt: skip
+    _print_table(figures)
+    if args.json is not None:
+        args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"written to {args.json}")
+    return 0
+
+
+def _evaluate_traces(args: argparse.Namespace) -> int:
+    from nis_models import outside
+
+    judged, bad = outside.judge_file(args.traces, args.model)
+    if not judged:
+        raise ConfigError(f"{args.traces}: no line of it could be judged")
+    figures = outside.report(judged, bad)
+    print(json.dumps(figures, indent=1))
+    if args.json is not None:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if args.predictions is not None:
+        outside.write_predictions(judged, args.predictions)
+    return 0
+
+
+def _print_table(figures: dict[str, Any]) -> None:
+    for name, report in figures.items():
+        print(f"\n{name}")
+        for source, part in {"all": report["all"], **report["by_source"]}.items():
+            row = "  ".join(
+                f"{key} {_shown_value(part[key])}"
+                for key in ("balanced_accuracy", "macro_f1", "clean_called_none", "hard_negatives_called_none")
+            )
+            print(f"  {source:22} n {part['n']:5}  {row}")
+    recalls = {name: report["all"]["class_recall"] for name, report in figures.items()}
+    print("\nrecall by class: " + ", ".join(figures))
+    for label in (*LABELS, "none"):
+        print(
+            f"  {label:22} "
+            + "  ".join(f"{np.nan if recalls[name][label] is None else recalls[name][label]:.2f}" for name in recalls)
+        )
+
+
+def _shown_value(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    low, high = entry["ci95"] or (float("nan"), float("nan"))
+    return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
