@@ -212,6 +212,11 @@ def canonical_json(value: Any) -> str:
         raise PackFormatError(f"the manifest can't be written as JSON ({error}); nothing was written") from error
 
 
+def shown(name: str) -> str:
+    """A name from an untrusted file as it may stand in an error message: one line, no control characters, no novel."""
+    return name if name.isprintable() and len(name) <= limits.PACK_NAME_CHARS_MAX else ascii(name)[:40]
+
+
 def view(file: MappedFile, header: Header, name: str) -> npt.NDArray[Any]:
     """A read-only array over one tensor's bytes in the map, in its stored dtype (BF16 as its bits, uint16)."""
     entry = header.entries[name]
@@ -240,31 +245,31 @@ def _checked_entries(fields: dict[str, Any], data_bytes: int, path: Path) -> dic
     """The tensor entries in data order, once each is sound and together they fill the data without a hole."""
     entries: dict[str, TensorEntry] = {}
     for name, value in fields.items():
-        shown = name if name.isprintable() and len(name) <= limits.PACK_NAME_CHARS_MAX else ascii(name)[:40]
         if not 1 <= len(name) <= limits.PACK_NAME_CHARS_MAX:
-            raise PackFormatError(f"{path}: tensor name {shown} has {len(name)} characters; the file is damaged")
+            raise PackFormatError(f"{path}: tensor name {shown(name)} has {len(name)} characters; the file is damaged")
         try:
             entry = msgspec.convert(value, TensorEntry, strict=True)
         except (msgspec.ValidationError, OverflowError) as error:
-            raise PackFormatError(f"{path}: tensor {shown}: {error}; the file is damaged") from error
+            raise PackFormatError(f"{path}: tensor {shown(name)}: {error}; the file is damaged") from error
         if entry.dtype not in DTYPES:
-            raise PackFormatError(f"{path}: tensor {shown} has the unknown dtype {ascii(entry.dtype)[:20]}")
+            raise PackFormatError(f"{path}: tensor {shown(name)} has the unknown dtype {ascii(entry.dtype)[:20]}")
         elements = 1
         for side in entry.shape:
             # Python's integers can't overflow; the bound keeps what comes after within 64 bits.
             if not 0 <= side <= data_bytes or elements > data_bytes:
                 raise PackFormatError(
-                    f"{path}: tensor {shown} claims the shape {list(entry.shape)[:8]}, beyond the file"
+                    f"{path}: tensor {shown(name)} claims the shape {list(entry.shape)[:8]}, beyond the file"
                 )
             elements *= side
         start, stop = entry.data_offsets
         if not 0 <= start <= stop <= data_bytes:
             raise PackFormatError(
-                f"{path}: tensor {shown} claims bytes {start} to {stop} of {data_bytes}; the file is damaged"
+                f"{path}: tensor {shown(name)} claims bytes {start} to {stop} of {data_bytes}; the file is damaged"
             )
         if elements * DTYPES[entry.dtype].itemsize != stop - start:
             raise PackFormatError(
-                f"{path}: tensor {shown} of shape {list(entry.shape)[:8]} {entry.dtype} claims {stop - start} bytes"
+                f"{path}: tensor {shown(name)} of shape {list(entry.shape)[:8]} {entry.dtype}"
+                f" claims {stop - start} bytes"
             )
         entries[name] = entry
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].data_offsets, item[0])))
@@ -273,7 +278,7 @@ def _checked_entries(fields: dict[str, Any], data_bytes: int, path: Path) -> dic
         start, stop = entry.data_offsets
         if start != position:
             what = "overlaps the tensor before it" if start < position else "leaves a hole before it"
-            raise PackFormatError(f"{path}: tensor {name} {what} at byte {start}; the file is damaged")
+            raise PackFormatError(f"{path}: tensor {shown(name)} {what} at byte {start}; the file is damaged")
         position = stop
     if position != data_bytes:
         raise PackFormatError(

@@ -15,7 +15,6 @@ and 6-7, each as code + 1. Anything this reader is not sure about it refuses, na
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ from nis_edge import limits
 from nis_edge.errors import PackFormatError
 from nis_edge.pack import container, layout
 from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TokenizerInfo
+from nis_edge.pack.shards import Shards
 from nis_edge.pack.ternary import Int8Array, TernaryMatrix
 from nis_edge.pack.writer import Made, Source
 
@@ -104,8 +104,10 @@ def read_checkpoint(
     root = Path(folder)
     config = _json_file(root / "config.json")
     where = str(root / "config.json")
-    shards = _Shards(root)
+    files: list[container.MappedFile] = []
     try:
+        files.extend(map(container.MappedFile, _shard_paths(root)))
+        shards = Shards(str(root), files)
         architecture = _architecture(config, where)
         decided = _storage(config, storage, shards, where)
         tokenizer = _tokenizer_bytes(root)
@@ -126,9 +128,10 @@ def read_checkpoint(
         if tokenizer is not None:
             tensors["tokenizer"] = tokenizer
     except BaseException:
-        shards.close()
+        for file in files:
+            file.close()
         raise
-    return Checkpoint(manifest, tensors, decided, tuple(shards.files))
+    return Checkpoint(manifest, tensors, decided, tuple(files))
 
 
 def unpack_rows(packed: npt.NDArray[np.uint8]) -> Int8Array:
@@ -142,79 +145,6 @@ def unpack_rows(packed: npt.NDArray[np.uint8]) -> Int8Array:
     """
     quarters = [(packed >> (2 * position) & 3).astype(np.int8) - np.int8(1) for position in range(CODES_PER_BYTE)]
     return np.concatenate(quarters)
-
-
-class _Shards:
-    """The safetensors files of a checkpoint as one map of tensors."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.files: list[container.MappedFile] = []
-        self._places: dict[str, tuple[container.MappedFile, container.Header]] = {}
-        try:
-            for path in _shard_paths(root):
-                file = container.MappedFile(path)
-                self.files.append(file)
-                header = container.read_header(file)
-                for name in header.entries:
-                    if name in self._places:
-                        raise PackFormatError(
-                            f"{path}: tensor {name!a} stands in {self._places[name][0].path.name} too"
-                        )
-                    self._places[name] = (file, header)
-        except BaseException:
-            self.close()
-            raise
-
-    def names(self) -> set[str]:
-        return set(self._places)
-
-    def entry(self, name: str) -> container.TensorEntry:
-        """What the header says of a tensor, which must be there."""
-        if name not in self._places:
-            raise PackFormatError(f"{self.root}: lacks tensor {name}; the checkpoint is incomplete or of another graph")
-        return self._places[name][1].entries[name]
-
-    def where(self, name: str) -> str:
-        return f"{self._places[name][0].path}: tensor {name}"
-
-    def read(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """A view of a tensor, which must have the shape (BF16 as its bits)."""
-        found = self.entry(name).shape
-        if found != shape:
-            raise PackFormatError(f"{self.where(name)} has the shape {list(found)}, config.json demands {list(shape)}")
-        file, header = self._places[name]
-        return container.view(file, header, name)
-
-    def read_float32(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A tensor's real numbers."""
-        values = self.read(name, shape)
-        dtype = self.entry(name).dtype
-        if dtype not in ("F32", "F16", "BF16"):
-            raise PackFormatError(f"{self.where(name)} is {dtype}; F32, F16 or BF16 is expected")
-        return container.to_float32(values, dtype)
-
-    def release(self, name: str) -> None:
-        """A tensor has been read for the last time."""
-        file, header = self._places[name]
-        start, stop = header.entries[name].data_offsets
-        file.release(header.data_start + start, header.data_start + stop)
-
-    def sha256(self) -> dict[str, str]:
-        """File name -> SHA-256 of its content."""
-        digests = {}
-        for file in self.files:
-            digest = hashlib.sha256()
-            for start in range(0, file.size, limits.PACK_CHUNK_BYTES):
-                stop = min(start + limits.PACK_CHUNK_BYTES, file.size)
-                digest.update(file.bytes_at(start, stop).data)
-                file.release(start, stop)
-            digests[file.path.name] = digest.hexdigest()
-        return digests
-
-    def close(self) -> None:
-        for file in self.files:
-            file.close()
 
 
 def _shard_paths(root: Path) -> list[Path]:
@@ -242,6 +172,8 @@ def _shard_paths(root: Path) -> list[Path]:
 def _json_file(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size."""
     try:
+        if path.exists() and not path.is_file():
+            raise PackFormatError(f"{path}: is no regular file; accepted is {ACCEPTED}")
         if path.stat().st_size > limits.CHECKPOINT_JSON_BYTES_MAX:
             raise PackFormatError(f"{path}: is larger than {limits.CHECKPOINT_JSON_BYTES_MAX} bytes")
         return container.parse_json(path.read_bytes(), str(path))
@@ -317,7 +249,7 @@ def _rope_theta(config: Mapping[str, Any], where: str) -> float:
     return float(_number({"rope_theta": theta}, where, "rope_theta"))
 
 
-def _storage(config: Mapping[str, Any], given: Storage | None, shards: _Shards, where: str) -> Storage:
+def _storage(config: Mapping[str, Any], given: Storage | None, shards: Shards, where: str) -> Storage:
     """How the matrices are stored: what config.json says, else what the caller says; never a guess."""
     quantisation = config.get("quantization_config")
     said: Storage | None = None
@@ -354,7 +286,7 @@ def _storage(config: Mapping[str, Any], given: Storage | None, shards: _Shards, 
     return decided
 
 
-def _sources(manifest: Manifest, shards: _Shards, storage: Storage) -> dict[str, Source]:
+def _sources(manifest: Manifest, shards: Shards, storage: Storage) -> dict[str, Source]:
     """A source for each tensor of the package but the tokenizer; every tensor of the checkpoint is accounted for."""
     used: set[str] = set()
     sources: dict[str, Source] = {}
@@ -392,7 +324,7 @@ def _checkpoint_name(name: str) -> str:
     return f"model.layers.{index}.{LAYER_NAMES[part]}"
 
 
-def _rows(shards: _Shards, name: str, shape: tuple[int, int]) -> Iterator[npt.NDArray[Any]]:
+def _rows(shards: Shards, name: str, shape: tuple[int, int]) -> Iterator[npt.NDArray[Any]]:
     """A large real matrix as it is stored, in chunks of rows."""
     values = shards.read(name, shape)
     step = max(1, limits.PACK_CHUNK_BYTES // max(1, values[:1].nbytes))
@@ -401,7 +333,7 @@ def _rows(shards: _Shards, name: str, shape: tuple[int, int]) -> Iterator[npt.ND
     shards.release(name)
 
 
-def _matrix(shards: _Shards, name: str, shape: tuple[int, int], storage: Storage) -> Made:
+def _matrix(shards: Shards, name: str, shape: tuple[int, int], storage: Storage) -> Made:
     """A ternary matrix from any of the storages."""
     rows, columns = shape
     dtype = shards.entry(name).dtype
@@ -428,7 +360,7 @@ def _matrix(shards: _Shards, name: str, shape: tuple[int, int], storage: Storage
     return matrix
 
 
-def _scale(shards: _Shards, name: str, divides: bool) -> float:
+def _scale(shards: Shards, name: str, divides: bool) -> float:
     """The real weight of code 1, in float32."""
     entry = shards.entry(name)
     if entry.shape not in ((), (1,)):
@@ -455,7 +387,7 @@ def _finite(values: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.float
     return values
 
 
-def _check_tied(shards: _Shards, shape: tuple[int, int]) -> None:
+def _check_tied(shards: Shards, shape: tuple[int, int]) -> None:
     """A stored output head beside tie_word_embeddings must be the embedding, or the checkpoint contradicts itself."""
     pairs = zip(_rows(shards, "lm_head.weight", shape), _rows(shards, "model.embed_tokens.weight", shape), strict=True)
     if not all(head.dtype == embed.dtype and np.array_equal(head, embed) for head, embed in pairs):
@@ -470,7 +402,7 @@ def _short(value: Any) -> str:
     return ascii(value)[:80]
 
 
-def _float_type(shards: _Shards, name: str) -> layout.FloatType:
+def _float_type(shards: Shards, name: str) -> layout.FloatType:
     dtype = shards.entry(name).dtype
     if dtype not in ("F32", "F16", "BF16"):
         raise PackFormatError(f"{shards.where(name)} is {dtype}; F32, F16 or BF16 is expected")
@@ -480,7 +412,7 @@ def _float_type(shards: _Shards, name: str) -> layout.FloatType:
 def _tokenizer_bytes(root: Path) -> npt.NDArray[np.uint8] | None:
     """The bytes of tokenizer.json, if there is one."""
     path = root / "tokenizer.json"
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         if path.stat().st_size > limits.PACK_TOKENIZER_BYTES_MAX:

@@ -276,6 +276,7 @@ def _set(name, value):
             _set("model.layers.1.self_attn.q_proj.bias", np.zeros(24, np.float32)),
             "no part of the BitNet graph",
         ),
+        ("master", _set("model.evil\nname", np.zeros(1, np.float32)), r"'model.evil\\nname'"),
         ("master", _set("model.layers.7.mlp.up_proj.weight", np.zeros(1, np.float32)), "no part of the BitNet graph"),
         ("master", _set(f"{Q}_scale", np.ones(1, np.float32)), "no part of the BitNet graph"),
         ("master", _set(Q, np.zeros((6, 24), np.uint8)), "is packed"),
