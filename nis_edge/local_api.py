@@ -14,6 +14,7 @@ from nis_edge.adapters.system_metrics import own_memory_bytes
 from nis_edge.clock import Clock
 from nis_edge.judging import Arrival, Judging
 from nis_edge.limits import ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX
+from nis_edge.overview_words import status_lines
 from nis_edge.prometheus import CONTENT_TYPE, exposition
 from nis_edge.wire.codec import decode_batch
 
@@ -77,7 +78,10 @@ def routes(judging: Judging, feed: AssessmentFeed, view: Callable[[], dict[str, 
     async def metrics(_request: Request) -> Response:
         return Response(200, exposition(view(), own_memory_bytes()).encode(), CONTENT_TYPE)
 
-    async def status(_request: Request) -> Response:
+    async def status(request: Request) -> Response:
+        if request.query.get("format") == "text":
+            # In words, so that a command on a weak machine needs no more than to print them.
+            return Response(200, "\n".join(status_lines(view())).encode() + b"\n", "text/plain; charset=utf-8")
         return Response(200, msgspec.json.encode(view()))
 
     async def events(request: Request) -> Response:

@@ -39,6 +39,7 @@ class Parts(Protocol):
     courier: Courier
     sensing: Sensing
     last: Assessment | None
+    api_address: str | None
 
     @property
     def updates(self) -> Updates | None:
@@ -59,6 +60,7 @@ def overview(parts: Parts) -> dict[str, Any]:
         "device": parts.device,
         "boot_id": parts.boot_id,
         "uptime_s": round(parts.uptime_s, 1),
+        "api": parts.api_address,
         "verdict": _verdict(parts),
         "events": _events(parts),
         "latency": {"assessment": parts.judging.latencies.summary(), "model": parts.engine.latencies.summary()},

@@ -1,4 +1,4 @@
-"""The overview in words for a person: each function one thing, the same on every screen. Pure, and light to import."""
+"""The overview in words for a person: each function one thing, the same on every screen. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from nis_edge.wire.codec import visible
 View = dict[str, Any]
 
 
-def status_lines(view: View, address: str | None) -> list[str]:
+def status_lines(view: View) -> list[str]:
     """The whole overview as one screen of lines."""
-    lines = [*header_lines(view, address), f"update  {update_words(view)}", f"latency {latency_words(view)}"]
+    lines = [*header_lines(view), f"update  {update_words(view)}", f"latency {latency_words(view)}"]
     events = view["events"]
     lines.append(f"events  {events['seen']} seen, {events['refused']} refused, {events['lost']} lost")
     spool, loops = view["spool"], view["loops"]
@@ -31,10 +31,10 @@ def status_lines(view: View, address: str | None) -> list[str]:
     return lines
 
 
-def header_lines(view: View, address: str | None) -> list[str]:
+def header_lines(view: View) -> list[str]:
     """Who this is and with whom it speaks."""
     return [
-        f"nis-edge {view['version']}  device {view['site']}/{view['device']}  API {address or 'off'}",
+        f"nis-edge {view['version']}  device {view['site']}/{view['device']}  API {view['api'] or 'off'}",
         f"model   {model_words(view)}",
         f"broker  {broker_words(view)}",
         f"power   {power_words(view)}",

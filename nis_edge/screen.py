@@ -75,7 +75,7 @@ class Screen:
     def assessed(self, assessment: Assessment) -> None:
         """Hear of each assessment."""
 
-    async def run(self, view: Callable[[], View], address: Callable[[], str | None], beat: Beat) -> None:
+    async def run(self, view: Callable[[], View], beat: Beat) -> None:
         """Show until cancelled."""
         raise NotImplementedError
 
@@ -102,9 +102,9 @@ class PlainScreen(Screen):
         if assessment.changed:
             self._changed.append(assessment.changed)
 
-    async def run(self, view: Callable[[], View], address: Callable[[], str | None], beat: Beat) -> None:
+    async def run(self, view: Callable[[], View], beat: Beat) -> None:
         """Say what changes until cancelled, then a last summary."""
-        self._say(*header_lines(view(), address()))
+        self._say(*header_lines(view()))
         next_summary = self._clock.monotonic() + SUMMARY_EVERY_S
         try:
             while True:
@@ -159,22 +159,22 @@ class LiveScreen(Screen):
         """Leave the last picture standing and give the terminal back."""
         self._live.stop()
 
-    async def run(self, view: Callable[[], View], address: Callable[[], str | None], beat: Beat) -> None:
+    async def run(self, view: Callable[[], View], beat: Beat) -> None:
         """Draw until cancelled, and once more at the end."""
         try:
             while True:
                 beat()
-                self._draw(view(), address())
+                self._draw(view())
                 await asyncio.sleep(REFRESH_S)
         finally:
-            self._draw(view(), address())
+            self._draw(view())
 
-    def _draw(self, view: View, address: str | None) -> None:
+    def _draw(self, view: View) -> None:
         lines = list(self.log_lines.lines)[-LOG_LINES_SHOWN:] if self.log_lines else []
-        self._live.update(picture(view, address, lines), refresh=True)
+        self._live.update(picture(view, lines), refresh=True)
 
 
-def picture(view: View, address: str | None, log_lines: list[str]) -> Any:
+def picture(view: View, log_lines: list[str]) -> Any:
     """The whole screen as something rich can draw."""
     from rich.console import Group
     from rich.panel import Panel
@@ -207,7 +207,7 @@ def picture(view: View, address: str | None, log_lines: list[str]) -> Any:
         ("model", model_words(view)),
         ("broker", broker_words(view)),
         ("update", update_words(view)),
-        ("API", address or "off"),
+        ("API", view["api"] or "off"),
     ):
         facts.add_row(Text(name, style="grey62"), Text(words))
     title = f"nis-edge {view['version']}  {view['site']}/{view['device']}  up {view['uptime_s']:.0f} s"

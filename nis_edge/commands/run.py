@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     shown_screen = screen
 
     async def draw(beat: Beat) -> None:
-        await shown_screen.run(daemon.view, lambda: daemon.api_address, beat)
+        await shown_screen.run(daemon.view, beat)
 
     daemon.supervisor.add("screen", draw, unharmed="the daemon itself", stall_s=60.0)
     with screen:

@@ -34,7 +34,7 @@ FINDING: dict[str, Any] = {
 def view(**changed: Any) -> dict[str, Any]:
     nothing = {"p50_ms": None, "p90_ms": None, "p99_ms": None, "max_ms": None, "n": 0, "window_s": None}
     whole: dict[str, Any] = {
-        "version": "1", "site": "s", "device": "d", "boot_id": "b", "uptime_s": 3.0, "verdict": None,
+        "version": "1", "site": "s", "device": "d", "boot_id": "b", "uptime_s": 3.0, "api": "http://x", "verdict": None,
         "events": {"seen": 5, "refused": 1, "lost": 0, "waiting": 0, "assessments": 6, "steps": 7},
         "latency": {"assessment": nothing, "model": nothing},
         "model": {"name": None, "reason": "no package"},
@@ -133,9 +133,7 @@ def test_words_say_what_is_unknown_and_why() -> None:
 
 def test_the_status_shows_findings_with_evidence_and_nothing_that_controls_a_terminal() -> None:
     spool = {**view()["spool"], "failing": "disk \x07 full", "dropped": {"telemetry": 4}, "parked": 1}
-    text = "\n".join(
-        status_lines(view(verdict=judged(), spool=spool, loops={"stalled": ["engine"], "restarts": {}}), None)
-    )
+    text = "\n".join(status_lines(view(verdict=judged(), spool=spool, loops={"stalled": ["engine"], "restarts": {}})))
     for expected in (
         "DEGRADED",
         "looping  high  bob",
@@ -179,7 +177,7 @@ def test_plain_lines_tell_what_changed_with_its_evidence() -> None:
         screen = make_screen(SteppedClock(), out)
         assert isinstance(screen, PlainScreen)
         screen.assessed(assessment(("raised: looping (bob)",)))
-        running = asyncio.ensure_future(screen.run(lambda: view(verdict=judged()), lambda: "http://x", lambda: None))
+        running = asyncio.ensure_future(screen.run(lambda: view(verdict=judged()), lambda: None))
         while "raised" not in out.getvalue():
             await asyncio.sleep(0.01)
         running.cancel()
@@ -204,7 +202,7 @@ def assessment(changed: tuple[str, ...]) -> Assessment:
 def test_the_live_screen_draws_everything_without_control_characters_of_others(verdict: Any) -> None:
     console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=120, force_terminal=False)
     update = {"state": "DOWNLOAD", "installed_version": "1", "update_percentage": 40, "error": None}
-    console.print(picture(view(verdict=verdict, update=update), "http://x", ["12:00:00 warning inbox.overflowed"]))
+    console.print(picture(view(verdict=verdict, update=update), ["12:00:00 warning inbox.overflowed"]))
     drawn = console.file.getvalue()
     for expected in (
         "findings",
