@@ -55,6 +55,7 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "journal.damaged": ("path", "unharmed"),
     "update.failed": ("reason", "unharmed"),
     "update.decided": ("verdict",),
+    "repository.forbade": ("reason", "unharmed"),
     "trial.passed": ("sha256", "version"),
     "trial.failed": ("sha256", "reason", "unharmed"),
 }

@@ -137,8 +137,8 @@ METER_SAMPLES_MAX: Final = 600_000
 
 # --- update: what a publisher, a broker or a bucket may send -----------------------------------------------------------
 
-UPDATE_DENIED_MAX: Final = 8
-"""Failed models remembered. A record of the journal is 4 KiB; eight entries of at most 270 bytes fit beside the rest."""
+UPDATE_DENIED_MAX: Final = 6
+"""Failed models remembered. A record of the journal is 4 KiB; six entries of at most 220 bytes fit beside the rest."""
 
 UPDATE_ROLES_MAX: Final = 10
 """Metadata roles with a version floor: four top-level ones and a few delegations; bounded by the 4 KiB record."""

@@ -87,7 +87,7 @@ def _report(returncode: int | None, output: bytes) -> Report:
         return _failed(f"the self-test crashed with {_signal_name(-returncode)}")
     try:
         report = msgspec.json.decode(output, type=Report)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return _failed(f"the self-test ended with code {returncode} and no report")
     if report.passed != (returncode == 0):
         return _failed(f"the self-test ended with code {returncode}, but reported otherwise")

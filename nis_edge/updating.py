@@ -12,44 +12,26 @@ import contextlib
 import platform
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from nis_edge import __version__
 from nis_edge.adapters.clock_sync import clock_is_synchronised
-from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError, FolderSource, HttpSource
+from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError
 from nis_edge.adapters.slot_store import DamagedDownloadError, Partial, SlotStore
-from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
 from nis_edge.booting import Log, descriptor_path, log_rolled_back
 from nis_edge.clock import Clock, SystemClock
-from nis_edge.errors import (
-    LinkError,
-    NisEdgeError,
-    SlotWriteError,
-    TrialFailedError,
-    UntrustedMetadataError,
-    UpdateError,
-)
-from nis_edge.limits import UPDATE_ATTEMPTS_MAX, UPDATE_DOCUMENT_BYTES_MAX
+from nis_edge.errors import LinkError, NisEdgeError, RollbackRefusedError, SlotWriteError, TrialFailedError
+from nis_edge.limits import UPDATE_ATTEMPTS_MAX
+from nis_edge.lookout import Look, Lookout
+from nis_edge.mailbox import Mailbox, Request
 from nis_edge.trial import SelfTest, SubprocessSelfTest
-from nis_edge.update.bundle import Bundle, decode_bundle
-from nis_edge.update.journal import Slot
+from nis_edge.update.journal import Floors, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
-from nis_edge.update.offer import (
-    OLD_MODEL_STAYS,
-    Device,
-    Rollout,
-    Target,
-    check_path,
-    judge,
-    read_rollout,
-    rollout_path,
-)
+from nis_edge.update.offer import OLD_MODEL_STAYS, Device, Target, judge, offered_version
 from nis_edge.update.status import UpdateStatus, status_of
-from nis_edge.update.time_floor import ClockState, TrustedTime, raised_floor, trusted_time
+from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
 
 PROBATION_S: Final = 1800.0
 """How long a new model is watched before it is committed (design: ota section 4)."""
@@ -59,10 +41,8 @@ TICK_S: Final = 2.0
 
 BY_OPERATOR: Final = "rolled back by the operator"
 
-REQUEST_FILE: Final = "request.json"
-ANSWER_FILE: Final = "answer.json"
-STATUS_FILE: Final = "status.json"
-"""In the update folder: what an operator's command asks, what the daemon answers, where things stood last."""
+NOTICE_PAUSE_S: Final = 2.0
+"""Least time between two looks that notices cause: whoever owns the broker must not make devices flood the server."""
 
 BACKOFF_S_MAX: Final = 300.0
 PROGRESS_STEP: Final = 10
@@ -111,38 +91,6 @@ def describe_device(device_id: str, cohort: str, hardware: str | None = None) ->
     return Device(id=device_id, cohort=cohort, hardware=frozenset(filter(None, classes)), agent_version=__version__)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator's command asks of the running daemon."""
-
-    id: str
-    do: str
-    """check, apply, rollback or import."""
-    path: str | None = None
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon's answer to a request."""
-
-    id: str
-    ok: bool
-    text: str
-
-
-@dataclass
-class _Look:
-    """One look at the repository: what was found, and the carrier that found it."""
-
-    rollout: Rollout | None = None
-    target: Target | None = None
-    text: str = "nothing is offered"
-    source: Any = None
-    url: str = ""
-    golden: str | None = None
-    bundle: Bundle | None = None
-    folder: Path | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
 class UpdateLoop:
     """One device's updates. Use from one event loop.
 
@@ -186,11 +134,14 @@ class UpdateLoop:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._clock_synced = clock_synced
         self._sleep = sleep
-        self._http = HttpSource(self._clock.monotonic)
+        self._lookout = Lookout(
+            settings.folder / "tuf", settings.device.cohort, settings.repository, settings.root, self._clock
+        )
+        self._mailbox = Mailbox(settings.folder)
         self._wake = asyncio.Event()
         self._notice: tuple[bytes, str] | None = None
         self._stopping = False
-        self._look = _Look()
+        self._look = Look()
         self._partial: Partial | None = None
         self._reason = ""
         self._latest: str | None = None
@@ -200,6 +151,8 @@ class UpdateLoop:
         self._clock_state: ClockState = self._time().state
         self._ends_at: float | None = None
         self._asked: Request | None = None
+        self._warned: str | None = None
+        self._next_notice = float("-inf")
 
     # --- the outside --------------------------------------------------------------------------------------------------
 
@@ -239,12 +192,13 @@ class UpdateLoop:
         while not self._stopping:
             if self._update.state is not State.IDLE:
                 await self._take_up()
-            elif self._notice is not None:
+            elif self._notice is not None and self._clock.monotonic() >= self._next_notice:
                 payload, source = self._notice
                 self._notice = None
+                self._next_notice = self._clock.monotonic() + NOTICE_PAUSE_S
                 self._log("update.noticed", source=source)
                 await self.check(bundle=payload)
-            elif self._settings.repository is not None and self._clock.monotonic() >= next_poll:
+            elif self._lookout.has_server and self._clock.monotonic() >= next_poll:
                 next_poll = self._clock.monotonic() + self._settings.poll_s * random.uniform(0.9, 1.1)  # noqa: S311
                 await self.check()
             await self._serve_request()
@@ -271,8 +225,12 @@ class UpdateLoop:
             return False
         self._look = look
         self._error = None
+        self._latest = offered_version(look.target)
+        if look.warning is not None and look.warning != self._warned:
+            self._warned = look.warning
+            self._log("repository.forbade", reason=look.warning, unharmed=OLD_MODEL_STAYS)
         if look.rollout is None or look.target is None:
-            self._tell(look.text)
+            self._tell("nothing is offered")
             return False
         if not apply:
             verdict = judge(look.rollout, look.target, self._settings.device, self._update.journal)
@@ -297,64 +255,19 @@ class UpdateLoop:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def _look_at_offer(self, bundle_bytes: bytes | None, folder: Path | None) -> _Look:
-        """Verify metadata and find what this cohort is offered. Runs in a worker thread."""
-        settings = self._settings
-        if settings.root is None:
-            raise UpdateError(f"no root metadata is configured (update.root), so nothing is trusted; {OLD_MODEL_STAYS}")
-        bundle = decode_bundle(bundle_bytes) if bundle_bytes is not None else None
-        if bundle is not None and bundle.cohort != settings.device.cohort:
-            raise UntrustedMetadataError(
-                f"update notice is for cohort {bundle.cohort!r}, this device is in {settings.device.cohort!r}; "
-                f"{OLD_MODEL_STAYS}"
-            )
-        look = _Look(bundle=bundle, folder=folder)
-        base = settings.repository.rstrip("/") if settings.repository is not None else "bundle:"
-        fetcher: Any = HttpFetcher(self._clock.monotonic) if settings.repository is not None else None
-        look.source = self._http
-        if folder is not None:
-            bundle, base, fetcher = _bundle_of_folder(folder, settings.device.cohort), "bundle:", None
-            look.source = FolderSource()
-        if bundle is not None:
-            fetcher = BundleFetcher(bundle, f"{base}/metadata", fetcher, targets_url=f"{base}/targets")
-        if fetcher is None:
-            raise UpdateError(f"no repository is configured (update.repository), nor a bundle given; {OLD_MODEL_STAYS}")
+    def _look_at_offer(self, bundle: bytes | None, folder: Path | None) -> Look:
+        """Look once, in a worker thread; floors are journalled before anything is decided on what was found."""
         now = self._time()
         self._clock_state = now.state
-        repository = TrustedRepository(
-            settings.folder / "tuf",
-            _read_root(settings.root),
-            f"{base}/metadata",
-            f"{base}/targets",
-            fetcher,
-            floors=self._update.journal.floors.roles,
-            reference_time=now.reference_s,
+        return self._lookout.look(
+            bundle, folder, floors=self._update.journal.floors, now=now, remember=self._raise_floors
         )
-        repository.refresh()
-        document = repository.look_up(rollout_path(settings.device.cohort))
-        if document is not None:
-            data = repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX)
-            look.rollout = read_rollout(data, settings.device.cohort)
-            look.target = repository.look_up(check_path(look.rollout.target))
-            if look.target is None:
-                raise UntrustedMetadataError(
-                    f"rollout points at {look.rollout.target}, which is not signed offline; {OLD_MODEL_STAYS}"
-                )
-            targets = str(folder / "targets") if folder is not None else f"{base}/targets"
-            look.url = target_url(targets, look.target)
-            version, golden = look.target.custom.get("version"), look.target.custom.get("golden_sha256")
-            self._latest = version if isinstance(version, str) else None
-            look.golden = golden if isinstance(golden, str) else None
-        self._raise_floors(repository, raised_floor(self._update.journal.floors.time_s, now, repository.issued_at()))
-        return look
 
     def _time(self) -> TrustedTime:
         floor_s = self._update.journal.floors.time_s
         return trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=floor_s)
 
-    def _raise_floors(self, repository: TrustedRepository, time_s: float) -> None:
-        """Journal the versions just verified, before anything is decided on them."""
-        floors = msgspec.structs.replace(self._update.journal.floors, roles=repository.floors, time_s=time_s)
+    def _raise_floors(self, floors: Floors) -> None:
         if floors != self._update.journal.floors:
             raised = with_floors(self._update, floors)
             self._store.write_journal(raised.journal)
@@ -452,7 +365,8 @@ class UpdateLoop:
                 loop.call_soon_threadsafe(self._progress, percentage)
             return self._stopping
 
-        self._look.source.fill(self._look.url, partial, should_stop)
+        assert self._look.source is not None
+        self._look.source.fill(self._look.where, partial, should_stop)
 
     def _progress(self, percentage: int) -> None:
         self._percentage = percentage
@@ -491,12 +405,12 @@ class UpdateLoop:
         if self._stopping:
             return Event.ABORTED
         slot, folder = self._candidate(), self._look.folder
-        if self._settings.repository is None or folder is not None:
+        if not self._lookout.has_server or folder is not None:
             return Event.APPROVED
         try:
             look = await asyncio.to_thread(self._look_at_offer, None, None)
-        except LinkError:
-            return Event.APPROVED  # out of reach: the verified offer stands
+        except (LinkError, RollbackRefusedError):
+            return Event.APPROVED  # out of reach, or a cache behind the notice: the verified offer stands
         except NisEdgeError as error:
             self._refuse(error)
             return Event.ABORTED
@@ -513,7 +427,7 @@ class UpdateLoop:
             self._fail_trial(slot, "the stored model is damaged")
             return Event.FAILED
         try:
-            report = await self._self_test(fd, self._look.golden)
+            report = await self._self_test(fd, slot.golden_sha256)
         except OSError as error:
             self._fail_trial(slot, f"the self-test could not be started: {error}")
             return Event.FAILED
@@ -556,7 +470,7 @@ class UpdateLoop:
             minutes = self._settings.probation_s / 60
             self._tell(f"{self._candidate().version} passed its self-test; on probation for {minutes:.0f} min")
         if self._asked is not None:
-            self._answer(self._asked, ok=True, text=self._detail or "")
+            self._mailbox.answer(self._asked, ok=True, text=self._detail or "")
             self._asked = None
         while True:
             sick = self._health()
@@ -567,13 +481,15 @@ class UpdateLoop:
                 return Event.HEALTHY
             if self._stopping:
                 return None
-            request = self._read_request()
+            request = self._mailbox.take_request()
             if request is not None and request.do == "rollback":
                 self._reason = BY_OPERATOR
-                self._answer(request, ok=True, text=f"{self._candidate().version} is rolled back")
+                self._mailbox.answer(request, ok=True, text=f"{self._candidate().version} is rolled back")
                 return Event.ROLLBACK_ASKED
             if request is not None:
-                self._answer(request, ok=True, text=f"{self._candidate().version} is on probation; wait or roll back")
+                self._mailbox.answer(
+                    request, ok=True, text=f"{self._candidate().version} is on probation; wait or roll back"
+                )
             await self._wait_for_work(min(self._settings.tick_s, max(0.0, self._ends_at - self._clock.monotonic())))
 
     async def _restore(self) -> Event | None:
@@ -616,36 +532,19 @@ class UpdateLoop:
     # --- requests of the operator -------------------------------------------------------------------------------------
 
     async def _serve_request(self) -> None:
-        request = self._asked = self._read_request()
+        request = self._asked = self._mailbox.take_request()
         if request is None:
             return
         self._error = None
         if request.do == "rollback":
             ok = await self.roll_back()
-        elif request.do in ("check", "apply", "import"):
+        else:
             folder = Path(request.path) if request.do == "import" and request.path else None
             await self.check(folder=folder, apply=request.do != "check")
             ok = self._error is None
-        else:
-            self._tell(f"unknown request {request.do!r}")
-            ok = False
         if self._asked is not None:
-            self._answer(self._asked, ok=ok, text=self._error or self._detail or "")
+            self._mailbox.answer(self._asked, ok=ok, text=self._error or self._detail or "")
             self._asked = None
-
-    def _read_request(self) -> Request | None:
-        path = self._settings.folder / REQUEST_FILE
-        try:
-            data = path.read_bytes()
-            path.unlink()
-            return msgspec.json.decode(data, type=Request)
-        except (OSError, msgspec.MsgspecError):
-            return None  # none there, or not ours: the asker sees no answer and says so
-
-    def _answer(self, request: Request, *, ok: bool, text: str) -> None:
-        answer = Answer(id=request.id, ok=ok, text=text)
-        with contextlib.suppress(OSError):  # a full disk: the asker times out and says so
-            write_whole(self._settings.folder / ANSWER_FILE, msgspec.json.encode(answer))
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -689,35 +588,9 @@ class UpdateLoop:
     def _announce(self) -> None:
         status = self.status
         self._publish_status(status)
-        with contextlib.suppress(OSError):  # a full disk must not stop the update that might free it
-            write_whole(self._settings.folder / STATUS_FILE, msgspec.json.encode(status))
+        self._mailbox.show_status(status)
 
     async def _wait_for_work(self, seconds: float | None = None) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
         self._wake.clear()
-
-
-def _read_root(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UpdateError(f"root metadata {path} cannot be read: {error.strerror}; check update.root") from error
-
-
-def _bundle_of_folder(folder: Path, cohort: str) -> Bundle:
-    """The bundle that a published folder carries for this cohort."""
-    path = folder / "bundles" / f"{cohort}.json"
-    try:
-        return decode_bundle(path.read_bytes())
-    except OSError as error:
-        raise UpdateError(
-            f"{path}: {error.strerror}; name a folder made by nis-ota publish, for cohort {cohort}"
-        ) from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a small file at once; readers see the old or the new content. Not made durable: it may be lost."""
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.replace(path)

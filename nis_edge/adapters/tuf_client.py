@@ -307,6 +307,8 @@ class TrustedRepository:
 
     def issued_at(self) -> float | None:
         """The signed date of the timestamp metadata, seconds since the epoch; None when it carries none."""
+        if Timestamp.type not in self._updater._trusted_set:
+            return None
         issued = self._updater._trusted_set.timestamp.unrecognized_fields.get(ISSUED_FIELD)
         return float(issued) if isinstance(issued, (int, float)) and not isinstance(issued, bool) else None
 

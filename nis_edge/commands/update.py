@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import os
 import secrets
@@ -22,6 +21,7 @@ import msgspec
 
 from nis_edge.config import Config, device_id, load, state_folder
 from nis_edge.errors import ConfigError, UpdateError
+from nis_edge.mailbox import Mailbox, Request
 
 if TYPE_CHECKING:
     from nis_edge.updating import Activation
@@ -78,7 +78,7 @@ def _status(folder: Path, as_json: bool) -> int:
     if journal is None and store.has_journal():
         raise UpdateError(f"{store.journal_path}: no record is readable; the factory model runs; check the medium")
     journal = journal or Journal()
-    last = _read(folder / "status.json")
+    last = Mailbox(folder).read_status()
     if as_json:
         facts = {"journal": msgspec.to_builtins(journal), "last": last, "folder": str(folder)}
         sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
@@ -115,27 +115,21 @@ def _daemon_runs(folder: Path) -> bool:
 
 def _ask_daemon(folder: Path, args: argparse.Namespace) -> int:
     """Leave a request, show what happens, print the answer."""
-    from nis_edge.updating import ANSWER_FILE, REQUEST_FILE, STATUS_FILE, Request, write_whole
-
     path = str(args.path.resolve()) if args.path is not None else None
-    request = Request(id=secrets.token_hex(8), do=args.action, path=path)
-    write_whole(folder / REQUEST_FILE, msgspec.json.encode(request))
+    request, mailbox = Request(id=secrets.token_hex(8), do=args.action, path=path), Mailbox(folder)
+    mailbox.ask(request)
     ends_at, shown = time.monotonic() + PATIENCE_S, ""
     while time.monotonic() < ends_at:
-        answer = _read(folder / ANSWER_FILE)
-        if answer.get("id") == request.id:
-            return _print_outcome(bool(answer.get("ok")), str(answer.get("text")), _read(folder / STATUS_FILE), args)
-        status = _read(folder / STATUS_FILE)
+        answer, status = mailbox.read_answer(request.id), mailbox.read_status()
+        if answer is not None:
+            return _print_outcome(answer.ok, answer.text, status, args)
         line = f"{status.get('state', '')}{_percentage(status)}"
         if line != shown and not args.json:
             print(f"... {line}", file=sys.stderr)
             shown = line
         time.sleep(LOOK_EVERY_S)
-    with contextlib.suppress(FileNotFoundError):
-        (folder / REQUEST_FILE).unlink()
-    raise UpdateError(
-        f"the daemon did not answer within {PATIENCE_S:.0f} s; see its log; the running model is unchanged"
-    )
+    mailbox.withdraw()
+    raise UpdateError(f"the daemon did not answer within {PATIENCE_S:.0f} s; see its log; the old model runs on")
 
 
 async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) -> int:
@@ -187,14 +181,6 @@ def _print_outcome(ok: bool, text: str, status: dict[str, Any], args: argparse.N
 
 def _quiet(_name: str, **_fields: Any) -> None:
     """Log events belong to the daemon's log; here the outcome is printed."""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _words(text: object) -> str:

@@ -28,6 +28,9 @@ JOURNAL_BYTES: Final = 2 * RECORD_BYTES
 DENIED_REASON_CHARS: Final = 80
 """A denial's reason in the journal, plain ASCII, so that the fullest journal still fits a record (a test fills it)."""
 
+ROLE_NAME_CHARS_MAX: Final = 32
+"""A delegated role with a longer name has no floor in the journal; ours are `models` and `rollout`."""
+
 MAGIC: Final = b"NISJRNL\n"
 FORMAT: Final = 1
 
@@ -52,6 +55,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     release_counter: Count
     security_epoch: Count = 0
     length: Count = 0
+    golden_sha256: Sha256 | None = None
+    """Signed hash of the package's golden list; the self-test must find it."""
     serial: Count = 0
     """Serial of the rollout that offered it: a failed model is offered again only under a newer one."""
 
@@ -76,7 +81,7 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
     security_epoch: Count = 0
     time_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Seconds since the epoch that have certainly passed: from a synchronised clock or from signed metadata."""
-    roles: dict[Annotated[str, msgspec.Meta(max_length=32)], RoleFloor] = {}
+    roles: dict[Annotated[str, msgspec.Meta(max_length=ROLE_NAME_CHARS_MAX)], RoleFloor] = {}
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +128,8 @@ def encode_record(journal: Journal) -> bytes:
     """The 4096 bytes of one record.
 
     Raises:
-        ValueError: the journal holds more roles or text than a record carries; the caller trims first.
+        ValueError: the journal holds more than a record carries, or what no reader would accept; nothing was written
+            yet. The machine keeps within these bounds, so this is a fault of ours.
     """
     if len(journal.floors.roles) > UPDATE_ROLES_MAX:
         raise ValueError(f"journal names {len(journal.floors.roles)} metadata roles; at most {UPDATE_ROLES_MAX} fit")
@@ -134,6 +140,8 @@ def encode_record(journal: Journal) -> bytes:
     _HEADER.pack_into(record, 0, MAGIC, FORMAT, len(payload), journal.generation, 0)
     record[_HEADER.size : _HEADER.size + len(payload)] = payload
     _CRC.pack_into(record, _CRC_OFFSET, zlib.crc32(record))
+    if decode_record(bytes(record)) != journal:
+        raise ValueError("journal holds a value that its own reader refuses")
     return bytes(record)
 
 

@@ -12,15 +12,24 @@ Every row is (state, event) -> (next state, change of the journal, effects). Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 import msgspec
 
-from nis_edge.limits import UPDATE_DENIED_MAX, UPDATE_TRANSITIONS_MAX, UPDATE_TRIES
-from nis_edge.update.journal import DENIED_REASON_CHARS, Denied, Floors, Journal, JournalState, Slot
+from nis_edge.limits import UPDATE_DENIED_MAX, UPDATE_ROLES_MAX, UPDATE_TRANSITIONS_MAX, UPDATE_TRIES
+from nis_edge.update.journal import (
+    DENIED_REASON_CHARS,
+    ROLE_NAME_CHARS_MAX,
+    Denied,
+    Floors,
+    Journal,
+    JournalState,
+    RoleFloor,
+    Slot,
+)
 
 
 class State(str, Enum):
@@ -269,6 +278,13 @@ def resume(journal: Journal) -> tuple[Update, Event | None]:
     if update.state is _S.PROBATION and journal.tries_left == 0:
         return update, Event.EXHAUSTED
     return update, Event.RESTARTED
+
+
+def bounded_roles(roles: Mapping[str, RoleFloor]) -> dict[str, RoleFloor]:
+    """The floors a record can carry: top-level roles first, then delegated ones in the order they were met."""
+    kept = [name for name in ("root", "timestamp", "snapshot", "targets") if name in roles]
+    kept += [name for name in roles if name not in kept and len(name) <= ROLE_NAME_CHARS_MAX]
+    return {name: roles[name] for name in kept[:UPDATE_ROLES_MAX]}
 
 
 def with_floors(update: Update, floors: Floors) -> Update:

@@ -145,6 +145,14 @@ def check_path(path: str) -> str:
     return path
 
 
+def offered_version(target: Target | None) -> str | None:
+    """The version of a target for the status; None when its signed facts are malformed."""
+    try:
+        return None if target is None else msgspec.convert(target.custom, SignedFacts).version
+    except msgspec.ValidationError:
+        return None
+
+
 def rollout_bucket(rollout: Rollout, device_id: str) -> int:
     """The device's place, 0 to 9999, in this target's rollout: stable while the share grows, new for every target."""
     digest = hashlib.sha256(f"{rollout.sha256}\n{device_id}".encode()).digest()
@@ -172,6 +180,7 @@ def judge(rollout: Rollout, target: Target, device: Device, journal: Journal) ->
         release_counter=facts.release_counter,
         security_epoch=facts.security_epoch,
         length=target.length,
+        golden_sha256=facts.golden_sha256,
         serial=rollout.serial,
     )
     if journal.active is not None and journal.active.sha256 == slot.sha256:

@@ -18,10 +18,11 @@ import pytest
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.booting import Booted, boot_model
 from nis_edge.errors import SlotWriteError
+from nis_edge.lookout import Look
 from nis_edge.selftest import Report
 from nis_edge.update.machine import State
 from nis_edge.update.offer import Rollout, Target
-from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, _Look
+from nis_edge.updating import Activation, UpdateLoop, UpdateSettings
 from tests.support.clock import SteppedClock
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from tests.support.update_world import DEVICE, passing_self_test
@@ -50,16 +51,16 @@ class OfferedLoop(UpdateLoop):
 
     offered: tuple[bytes, str, int] | None = None
 
-    def _look_at_offer(self, bundle_bytes: bytes | None, folder: Path | None) -> _Look:
+    def _look_at_offer(self, bundle: bytes | None, folder: Path | None) -> Look:
         assert self.offered is not None
         data, version, counter = self.offered
         path = f"models/tiny/{version}.nis"
         facts = {"version": version, "release_counter": counter, "hardware": ["any"]}
-        return _Look(
+        return Look(
             rollout=Rollout(cohort="stable", serial=1, target=path, sha256=sha(data), length=len(data)),
             target=Target(path=path, length=len(data), sha256=sha(data), custom=facts),
             source=MemorySource(data),
-            url=path,
+            where=path,
         )
 
 

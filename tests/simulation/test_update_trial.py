@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from nis_edge.booting import boot_model
 from nis_edge.errors import ModelError
 from nis_edge.limits import UPDATE_TRIES
+from nis_edge.mailbox import Answer, Mailbox, Request
 from nis_edge.selftest import Report
 from nis_edge.update.machine import State
-from nis_edge.updating import ANSWER_FILE, REQUEST_FILE, Activation, Answer, Request
+from nis_edge.updating import Activation
 from tests.support.update_world import World, file_hash, subprocess_self_test, world
 
 
@@ -204,13 +204,13 @@ def test_a_self_test_interrupted_by_a_restart_is_run_again(w: World) -> None:
 
 def ask(w: World, do: str, path: str | None = None) -> Answer:
     """Leave a request like the command does, let the loop run until it answers."""
-    folder = w.device.folder / "update"
-    (folder / REQUEST_FILE).write_bytes(msgspec.json.encode(Request(id="r1", do=do, path=path)))
+    mailbox = Mailbox(w.device.folder / "update")
+    mailbox.ask(Request(id="r1", do=do, path=path))  # type: ignore[arg-type]
 
     async def go() -> None:
         running = asyncio.ensure_future(w.device.loop.run())
         deadline = asyncio.get_running_loop().time() + 20
-        while not (folder / ANSWER_FILE).exists():
+        while mailbox.read_answer("r1") is None:
             assert asyncio.get_running_loop().time() < deadline
             assert not running.done()
             await asyncio.sleep(0.005)
@@ -218,7 +218,9 @@ def ask(w: World, do: str, path: str | None = None) -> Answer:
         await running
 
     asyncio.run(go())
-    return msgspec.json.decode((folder / ANSWER_FILE).read_bytes(), type=Answer)
+    answer = mailbox.read_answer("r1")
+    assert answer is not None
+    return answer
 
 
 def test_the_operator_returns_to_the_previous_model(w: World) -> None:
@@ -257,11 +259,11 @@ def test_apply_is_answered_as_soon_as_the_model_is_on_probation(w: World) -> Non
     assert "on probation" in answer.text
 
 
-def test_a_request_that_is_not_ours_is_dropped(w: World) -> None:
-    folder = w.device.folder / "update"
-    (folder / REQUEST_FILE).write_bytes(b"\xff not json")
-    assert w.device.loop._read_request() is None
-    assert not (folder / REQUEST_FILE).exists()
+@pytest.mark.parametrize("letter", [b"\xff not json", b"{}", b'{"id": "x", "do": "burn"}', b"[" * 9999])
+def test_a_request_that_is_not_ours_is_dropped(tmp_path: Path, letter: bytes) -> None:
+    (tmp_path / "request.json").write_bytes(letter)
+    assert Mailbox(tmp_path).take_request() is None
+    assert not (tmp_path / "request.json").exists()
 
 
 def test_a_notice_wakes_the_loop_and_the_update_happens(w: World) -> None:

@@ -96,7 +96,13 @@ def test_a_record_of_a_later_format_is_left_alone() -> None:
 
 def test_the_fullest_journal_fits_one_record() -> None:
     slot = Slot(
-        sha256="f" * 64, version="9" * 32, release_counter=2**53, security_epoch=2**53, length=2**53, serial=2**53
+        sha256="f" * 64,
+        version="9" * 32,
+        release_counter=2**53,
+        security_epoch=2**53,
+        length=2**53,
+        serial=2**53,
+        golden_sha256="e" * 64,
     )
     denied = Denied(sha256="f" * 64, serial=2**53, reason="x" * j.DENIED_REASON_CHARS)
     floor = RoleFloor(2**53, ("abcdef01",) * UPDATE_KEYS_MAX)

@@ -1,0 +1,192 @@
+"""One look at what is offered: carrier, verified metadata, this cohort's rollout document, the model it points at.
+
+Blocking; the update loop calls it in a worker thread. Whatever verified is remembered as version floors at once, also
+when a later step of the same look fails. Nothing here decides: `update.offer.judge` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from nis_edge.adapters.download import FolderSource, HttpSource, Sink
+from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
+from nis_edge.clock import Clock
+from nis_edge.errors import UntrustedMetadataError, UpdateError
+from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX
+from nis_edge.update.bundle import Bundle, decode_bundle
+from nis_edge.update.journal import Floors
+from nis_edge.update.machine import bounded_roles
+from nis_edge.update.offer import (
+    OLD_MODEL_STAYS,
+    Rollout,
+    Target,
+    check_path,
+    read_rollout,
+    rollout_path,
+)
+from nis_edge.update.time_floor import TrustedTime, raised_floor
+
+NOWHERE: Final = "bundle:"
+"""The base of names where there is no server: a bundle holds them all."""
+
+
+class Source(Protocol):
+    """Where a model's bytes come from."""
+
+    def fill(self, where: str, sink: Sink, should_stop: Callable[[], bool]) -> None:
+        """Bring the sink to its full length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found; `rollout` and `target` are None together when nothing is offered to this cohort."""
+
+    rollout: Rollout | None = None
+    target: Target | None = None
+    source: Source | None = None
+    where: str = ""
+    """What `source` calls the model's bytes."""
+    folder: Path | None = None
+    warning: str | None = None
+
+
+class Lookout:
+    """Looks for this device.
+
+    Args:
+        cache: folder of verified metadata.
+        cohort: this device's.
+        repository: URL of the published folder, or None.
+        root: file of the root metadata this device was given, or None.
+        clock: time.
+    """
+
+    def __init__(self, cache: Path, cohort: str, repository: str | None, root: Path | None, clock: Clock) -> None:
+        self._cache = cache
+        self._cohort = cohort
+        self._base = repository.rstrip("/") if repository is not None else None
+        self._root = root
+        self._clock = clock
+        self._http = HttpSource(clock.monotonic)
+
+    @property
+    def has_server(self) -> bool:
+        """Whether there is a repository to poll."""
+        return self._base is not None
+
+    def look(
+        self,
+        bundle: bytes | None,
+        folder: Path | None,
+        *,
+        floors: Floors,
+        now: TrustedTime,
+        remember: Callable[[Floors], None],
+    ) -> Look:
+        """Look once.
+
+        Args:
+            bundle: an untrusted bundle to take metadata from first.
+            folder: a published folder, instead of the network.
+            floors: the journal's.
+            now: the time to judge expiry by.
+            remember: journals raised floors.
+
+        Raises:
+            UntrustedMetadataError, RollbackRefusedError: what was found did not verify; the publisher acts.
+            CloudUnreachableError: time heals it.
+            UpdateError: this device is not configured for updates; the operator acts.
+            SlotWriteError: cache or journal cannot be written.
+        """
+        if self._root is None:
+            raise UpdateError(f"no root metadata is configured (update.root), so nothing is trusted; {OLD_MODEL_STAYS}")
+        base, source, http = self._base or NOWHERE, self._http, HttpFetcher(self._clock.monotonic)
+        carried = self._read_bundle(bundle, folder)
+        if carried is None and self._base is None:
+            raise UpdateError(f"no repository is configured (update.repository), nor a bundle given; {OLD_MODEL_STAYS}")
+        if folder is not None:
+            base = NOWHERE
+        fetcher: HttpFetcher | BundleFetcher = http
+        if carried is not None:
+            fallback = http if base != NOWHERE else None
+            fetcher = BundleFetcher(carried, f"{base}/metadata", fallback, targets_url=f"{base}/targets")
+        repository = TrustedRepository(
+            self._cache,
+            _read_root(self._root),
+            f"{base}/metadata",
+            f"{base}/targets",
+            fetcher,
+            floors=floors.roles,
+            reference_time=now.reference_s,
+        )
+        try:
+            repository.refresh()
+            rollout, target = self._find(repository)
+        finally:
+            remember(_raised(floors, repository, now))
+        where = "" if target is None else target_url(str(folder / "targets") if folder else f"{base}/targets", target)
+        return Look(rollout, target, FolderSource() if folder else source, where, folder, _warning(http))
+
+    def _read_bundle(self, data: bytes | None, folder: Path | None) -> Bundle | None:
+        if folder is not None:
+            data = _bundle_of_folder(folder, self._cohort)
+        if data is None:
+            return None
+        bundle = decode_bundle(data)
+        if bundle.cohort != self._cohort:
+            raise UntrustedMetadataError(
+                f"update notice is for cohort {bundle.cohort!r}, this device is in {self._cohort!r}; {OLD_MODEL_STAYS}"
+            )
+        return bundle
+
+    def _find(self, repository: TrustedRepository) -> tuple[Rollout | None, Target | None]:
+        document = repository.look_up(rollout_path(self._cohort))
+        if document is None:
+            return None, None
+        rollout = read_rollout(repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX), self._cohort)
+        target = repository.look_up(check_path(rollout.target))
+        if target is None:
+            raise UntrustedMetadataError(
+                f"rollout points at {rollout.target}, which is not signed offline; {OLD_MODEL_STAYS}"
+            )
+        return rollout, target
+
+
+def _raised(floors: Floors, repository: TrustedRepository, now: TrustedTime) -> Floors:
+    return msgspec.structs.replace(
+        floors,
+        roles=bounded_roles(repository.floors),
+        time_s=raised_floor(floors.time_s, now, repository.issued_at()),
+    )
+
+
+def _warning(http: HttpFetcher) -> str | None:
+    if not http.forbidden:
+        return None
+    return (
+        f"{http.forbidden[-1]} is forbidden (403), which counts as absent: if the server hides files from devices, "
+        "it hides new keys too; make it answer 404 for what is absent"
+    )
+
+
+def _read_root(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UpdateError(f"root metadata {path} cannot be read: {error.strerror}; check update.root") from error
+
+
+def _bundle_of_folder(folder: Path, cohort: str) -> bytes:
+    path = folder / "bundles" / f"{cohort}.json"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UpdateError(
+            f"{path}: {error.strerror}; name a folder made by nis-ota publish, for cohort {cohort}"
+        ) from error
