@@ -71,7 +71,7 @@ test-arm64: setup
 
 test-oracle: setup
 	@echo "== oracles (transformers, torch)"
-	@if $(BIN)/python -c 'import torch, transformers' 2>/dev/null; \
+	@if $(BIN)/python -c 'import torch, transformers, accelerate' 2>/dev/null; \
 	 then $(PYTEST) -m 'oracle'; \
 	 else echo "NOT RUN: needs the train extra (torch); recorded oracle outputs were compared in the fast tests instead"; fi
 

@@ -1,0 +1,151 @@
+"""Writes the README's numbers from the committed result files, so that no figure there was typed by hand.
+
+python -m bench.readme           rewrite the marked parts of README.md and ARCHITECTURE.md
+python -m bench.readme --check   exit 1 if they differ from the files; the tests call this
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.engine.__main__ import table as engine_table
+from nis_edge.update.machine import render_mermaid
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+METRICS = ROOT / "models" / "nis-nano" / "metrics.json"
+
+
+def numbers() -> str:
+    """Everything under the README's heading Numbers."""
+    parts = [model_part(json.loads(METRICS.read_text()))]
+    parts += [device_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.bench.json"))]
+    parts += [engine_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.engine.json"))]
+    return "\n\n".join(parts)
+
+
+def model_part(metrics: dict[str, Any]) -> str:
+    """The shipped model beside its baselines, on templates and groups it has not seen."""
+    lines = [
+        "**The shipped model**, on faults injected by templates and into recorded runs that training never saw "
+        "(source: [models/nis-nano/metrics.json](models/nis-nano/metrics.json), "
+        "the whole of it in the [card](models/cards/nis-nano.md)); 95 % intervals by bootstrap over groups:",
+        "",
+        "| judge | balanced accuracy, 17 findings and none | hard negatives called none | n |",
+        "|---|---|---|---|",
+    ]
+    for name, judged in metrics["test"].items():
+        score = judged["all"]
+        lines.append(
+            f"| {name} | {with_interval(score['balanced_accuracy'])} "
+            f"| {with_interval(score['hard_negatives_called_none'])} | {score['n']} |"
+        )
+    return "\n".join(lines)
+
+
+def device_part(report: dict[str, Any], file: Path) -> str:
+    """One `nis-edge bench` run."""
+    machine, subject, memory = report["machine"], report["subject"], report["memory"]
+    lines = [
+        f"**`nis-edge bench`** ({report['mode']}) on {machine['cpu_model']}, {machine['architecture']}, "
+        f"{subject['threads']} thread(s), {subject['isa']}, commit {subject['commit']}, {subject['model']} "
+        f"(source: {link(file)}):",
+        "",
+        "| workload | p50 ms | p90 ms | p99 ms | spread of p50 over blocks | tokens/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for workload in report["workloads"]:
+        latency = workload["latency"]
+        if latency is None:
+            lines.append(f"| {workload['name']} | not run: {workload['reason']} | | | | |")
+            continue
+        spread = workload["spread"]
+        spread_text = f"{spread['p50_ms_lowest']:.2f} - {spread['p50_ms_highest']:.2f}" if spread else "unknown"
+        rate = f"{workload['tokens_per_s']:.0f}" if workload["tokens_per_s"] else ""
+        lines.append(
+            f"| {workload['name']} | {latency['p50_ms']:.2f} | {latency['p90_ms']:.2f} | {latency['p99_ms']:.2f} "
+            f"| {spread_text} | {rate} |"
+        )
+    peak = memory["peak_rss_bytes"]
+    lines += [
+        "",
+        f"Package {subject['package_bytes'] / 1e6:.2f} MB, loaded in {memory['load_ms_p50']:.1f} ms, "
+        f"peak resident memory {'unknown' if peak is None else f'{peak / 1e6:.0f} MB'}.",
+        "",
+        "| gate | verdict | why |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {gate['name']} | {gate['verdict']} | {gate['reason']} |" for gate in report["gates"]]
+    return "\n".join(lines)
+
+
+def engine_part(report: dict[str, Any], file: Path) -> str:
+    """One run of `python -m bench.engine`."""
+    about = report["about"]
+    return (
+        f"**The engine beside llama.cpp** (llama-cpp-python {about['llama_cpp_python']}) on {about['cpu']}, commit "
+        f"{about['commit']}, {about['method']} (source: {link(file)}). Only the ratios mean anything on another "
+        f"machine or day:\n\n{engine_table(report['results'])}"
+    )
+
+
+def update_diagram() -> str:
+    """The update's transition table as a diagram."""
+    return f"```mermaid\n{render_mermaid().strip()}\n```"
+
+
+def with_interval(figure: dict[str, Any] | None) -> str:
+    """``0.71 [0.68, 0.74]``."""
+    if figure is None or figure["value"] is None:
+        return "not measured"
+    low, high = figure["interval"] or (None, None)
+    return f"{figure['value']:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
+
+
+def link(file: Path) -> str:
+    """A Markdown link to a file of the repository."""
+    path = file.relative_to(ROOT)
+    return f"[{path}]({path})"
+
+
+PARTS: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
+    "README.md": (("numbers", numbers),),
+    "ARCHITECTURE.md": (("update-table", update_diagram),),
+}
+
+
+def rewritten(name: str) -> str:
+    """A document with its marked parts made anew."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for mark, make in PARTS[name]:
+        begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+        before, found, rest = text.partition(begin)
+        _old, ended, after = rest.partition(end)
+        if not (found and ended):
+            raise SystemExit(f"{name} lacks the marks {begin} and {end}")
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a document is out of step")
+    args = parser.parse_args()
+    stale = [name for name in PARTS if (ROOT / name).read_text(encoding="utf-8") != rewritten(name)]
+    if args.check:
+        for name in stale:
+            print(f"{name} is out of step with its sources; run: python -m bench.readme", file=sys.stderr)
+        return 1 if stale else 0
+    for name in stale:
+        (ROOT / name).write_text(rewritten(name), encoding="utf-8")
+        print(f"rewrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
