@@ -333,7 +333,7 @@ class Daemon:
             self.updates.stop()
         await self.engine.close()
         for thread in self._threads.values():
-            # A sensor or a disk that hangs must not keep the process; what matters is on disk by now.
+            # What matters is on disk by now; a thread stuck in a driver is left to the service manager's time limit.
             thread.shutdown(wait=False, cancel_futures=True)
         (self._folder / API_FILE).unlink(missing_ok=True)
         self._lock.close()

@@ -136,8 +136,7 @@ class EngineRoom:
         if judge is None:
             return ModelAnswers(question.id, None, self.reason)
         try:
-            # The prompt is rendered in the engine's thread too.
-            answer = await self._call(lambda: judge.answer(question.prompt))
+            answer = await self._call(judge.answer_window, question.window)
         except (ModelError, DeviceError) as error:
             self._log.error("answer.failed", reason=str(error), unharmed="the rules go on judging")
             return ModelAnswers(question.id, None, str(error))

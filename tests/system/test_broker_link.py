@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ipaddress
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Message, TlsFiles, connect
 from nis_edge.errors import BrokerLostError, ConfigError
@@ -38,6 +44,41 @@ async def acknowledged(connection: Connection, count: int) -> list[str | None]:
     while len(got) < count:
         got += [a.reason for a in await connection.wait_acknowledgements(1.0)]
     return got
+
+
+class Authority:
+    """A certificate authority of a test, with throwaway keys."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = self._write(name, self.key, self.name, ca=True)
+
+    def issue(self, name: str) -> Path:
+        """A certificate for 127.0.0.1, its key beside it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return self._write(name, key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca=False)
+
+    def _write(self, name: str, key: ec.EllipticCurvePrivateKey, subject: x509.Name, *, ca: bool) -> Path:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        day = datetime.timedelta(days=1)
+        builder = (
+            x509.CertificateBuilder(
+                self.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+            )
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+            )
+        )
+        pem = serialization.Encoding.PEM
+        (self.folder / f"{name}.key").write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        path = self.folder / f"{name}.pem"
+        path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(pem))
+        return path
 
 
 class Seen:
@@ -237,6 +278,56 @@ def test_unusable_certificates_are_the_operators_to_mend(tmp_path: Path) -> None
                 await connect(options(1, tls=TlsFiles(ca_file=ca)), ignore)
 
     run(scenario)
+
+
+def test_a_subscription_that_is_not_allowed_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"\x20\x03\x00\x00\x00")
+                packet_id = peer.recv(4096)[2:4]
+                peer.sendall(b"\x90\x04" + packet_id + b"\x00\x87")
+                peer.recv(4096)
+
+        threading.Thread(target=serve, daemon=True).start()
+
+        async def scenario() -> None:
+            connection = await connect(options(listening.getsockname()[1]), ignore)
+            connection.subscribe_nowait("secret/#")
+            refused: list[str] = []
+            while not refused:
+                await connection.wait_acknowledgements(0.1)
+                refused = connection.refused_subscriptions()
+            assert refused == ["subscription to secret/# refused: Not authorized (0x87)"]
+            await connection.close()
+
+        run(scenario)
+
+
+def test_mutual_tls_lets_in_only_who_bears_a_certificate_of_the_authority(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    stranger = Authority(tmp_path, "stranger")
+    certificate, key = authority.issue("server"), tmp_path / "server.key"
+    settings = f"cafile {authority.certificate}\ncertfile {certificate}\nkeyfile {key}\nrequire_certificate true"
+    ours = TlsFiles(authority.certificate, authority.issue("dut"), tmp_path / "dut.key")
+    theirs = TlsFiles(authority.certificate, stranger.issue("thief"), tmp_path / "thief.key")
+    for broker in running(tmp_path, settings):
+
+        async def scenario(port: int = broker.port) -> None:
+            await (await connect(options(port, tls=ours), ignore)).close()
+            for wrong, why in (
+                (theirs, "refused|out of reach"),
+                (TlsFiles(authority.certificate), "refused|out of reach"),
+                (TlsFiles(stranger.certificate, ours.cert_file, ours.key_file), "certificate verify failed"),
+                (TlsFiles(), "certificate verify failed"),
+            ):
+                with pytest.raises(BrokerLostError, match=why):
+                    await connect(options(port, tls=wrong), ignore)
+
+        run(scenario)
 
 
 def test_pauses_have_full_jitter_under_a_ceiling_that_doubles() -> None:

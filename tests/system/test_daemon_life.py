@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS
 from tests.support.broker import Mosquitto, mosquitto, running
 from tests.support.daemon import DaemonProcess, event
 from tests.support.subscriber import Subscriber
+from tests.support.tiny_models import write_tiny_package
 
 pytestmark = pytest.mark.system
 __all__ = ["mosquitto"]
@@ -261,6 +263,51 @@ def test_sensors_that_are_missing_are_unknown_never_zero(tmp_path: Path) -> None
         assert view["power"]["watts"] is None
         assert view["power"]["reason"]
         assert daemon.get("/healthz")[0] == 200
+
+
+def test_the_service_manager_hears_of_start_life_reload_and_end(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+
+        def next_with(word: str) -> str:
+            while True:
+                message = manager.recv(9999).decode()
+                if word in message:
+                    return message
+
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        with DaemonProcess(tmp_path, environ=environ).start() as daemon:
+            assert manager.recv(9999).decode().startswith("READY=1")
+            assert daemon.events("api.started"), "ready comes when everything stands"
+            for _ in range(3):
+                next_with("WATCHDOG=1")
+            daemon.send(signal.SIGHUP)
+            next_with("RELOADING=1")
+            next_with("READY=1")
+            daemon.send(signal.SIGTERM)
+            assert "stopped by SIGTERM" in next_with("STOPPING=1")
+            assert daemon.wait_exit() == 0
+
+
+def test_a_pinned_model_judges_beside_the_rules_and_its_latency_is_measured(tmp_path: Path) -> None:
+    package = write_tiny_package(
+        tmp_path / "tiny.nis", specials=SPECIALS, vocab=256 + len(SPECIALS) + 64, context=PROMPT_TOKENS_MAX
+    )
+    with DaemonProcess(tmp_path, f'[model]\npath = "{package}"\n').start() as daemon:
+        loaded = daemon.wait_event("model.loaded")
+        assert loaded["model"] == "tiny 0.0.1"
+        for number in range(5):
+            daemon.post(json.dumps(event(number)).encode())
+        daemon.wait(lambda: daemon.status()["latency"]["model"]["n"] > 0, "the model answers")
+        daemon.wait(
+            lambda: json.loads(daemon.get("/v1/assessments")[1])[0]["model"] is not None, "an assessment has its answer"
+        )
+        view = daemon.status()
+        assert view["model"]["path"] == str(package)
+        assert view["latency"]["model"]["p99_ms"] > 0
+        assert view["update"] is None, "a pinned model is not updated"
+        assert daemon.end() == 0
 
 
 def test_a_wrong_model_path_ends_the_start_with_code_2(tmp_path: Path) -> None:

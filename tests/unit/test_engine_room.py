@@ -17,7 +17,6 @@ from nis_edge.errors import ModelError
 from nis_edge.monitor.context import NO_DEVICE, Window
 from nis_edge.monitor.machine import Ask, JudgeChanged, ModelAnswers
 from nis_edge.monitor.state import Judge
-from nis_edge.monitor.window import Prompt
 from nis_edge.wire.messages import ModelAnswer
 from tests.support.clock import SteppedClock
 from tests.support.log import KeptLog
@@ -36,7 +35,7 @@ class FakePromptJudge:
         self.failure: ModelError | None = None
         self.closed = False
 
-    def answer(self, prompt: Prompt) -> ModelAnswer:
+    def answer_window(self, window: Window) -> ModelAnswer:
         if self.failure is not None:
             raise self.failure
         return ModelAnswer(model=self.judge.model, probabilities={}, failure_probability=None, tokens=1, latency_ms=2.0)
