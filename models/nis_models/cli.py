@@ -162,6 +162,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
     parser.add_argument("--version", default="0.1.0", help="version of the package (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="the package to write (default: %(default)s)")
+    parser.add_argument(
+        "--behaviour",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="also pin what the package says of some windows, for tests",
+    )
 
 
 def _add_card(parser: argparse.ArgumentParser) -> None:

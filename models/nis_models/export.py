@@ -6,6 +6,7 @@ belong to the very bytes that ship. A shift is folded into the head's bias; the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from nis_edge.pack.writer import write_package
 from nis_models import evaluate, judges
 from nis_models.evaluate import Calibration
 from nis_models.model import NisNano, Shape, ternary_codes
-from nis_models.scenarios import Item
+from nis_models.scenarios import Item, draw_item
 from nis_models.tokens import LearnedTokenizer
 
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -167,3 +168,60 @@ def _packed(calibration: Calibration, tune: Sequence[Item]) -> PackedCalibration
 
 def _float32(parameter: torch.Tensor) -> np.ndarray[Any, Any]:
     return parameter.detach().numpy().astype(np.float32)
+
+
+def write_behaviour(package: Path, out: Path) -> int:
+    """Write what the package must say of some windows: tokens, hashes of logits and head outputs, findings.
+
+    The file pins the whole path from a window to a verdict (evidence, prompt, tokenizer, engine, calibration), so that a
+    change of any of them shows until the model is trained and packed anew.
+
+    Args:
+        package: a package with calibration.
+        out: the JSON file to write.
+
+    Returns:
+        How many windows it holds.
+    """
+    cases = []
+    with Model.open(package) as model:
+        tokenizer = model.tokenizer
+        assert tokenizer is not None, "a monitor's package carries its tokenizer"
+        calibration = calibration_of(model.manifest)
+        thresholds = np.array(calibration.thresholds[: len(LABELS)])
+        for seed, label in enumerate(BEHAVIOUR_LABELS):
+            item = draw_item(10**9 + seed, "tune", label=label)
+            tokens = encode(render(item.window), tokenizer)
+            recorded = golden.record(model, tokens)
+            session = model.session()
+            session.feed(tokens)
+            p = calibration.probabilities(session.head(HEAD_NAME)[None].astype(np.float64))[0, : len(LABELS)]
+            cases.append(
+                {
+                    "window": msgspec.to_builtins(item.window),
+                    "injected": label,
+                    "tokens": tokens,
+                    "logits_sha256": recorded.logits_sha256,
+                    "head_sha256": recorded.heads_sha256[HEAD_NAME],
+                    "found": [name for name, value, t in zip(LABELS, p, thresholds, strict=True) if value >= t],
+                }
+            )
+        record = {"package_sha256": model.package.sha256, "cases": cases}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    return len(cases)
+
+
+BEHAVIOUR_LABELS = (
+    None,
+    None,
+    "looping",
+    "stalled",
+    "contradiction",
+    "premature_end",
+    "invalid_call",
+    "unsafe_action",
+    "resource_starvation",
+    "physics_violation",
+)
+"""One window of each: two drawn freely, and findings of every kind of evidence."""

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Judge = Callable[[Sequence[Item]], Array]
 """Items in, float [n, outputs] logits out."""
 
-BASELINE_ITEMS_MAX: Final = 16_000
+BASELINE_ITEMS_MAX: Final = 10_000
 """Items a baseline learns from: more moves its figures by less than their intervals."""
 
 BASELINES: Final = ("majority", "length", "words", "evidence")
