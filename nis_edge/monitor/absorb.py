@@ -6,6 +6,7 @@ before. The work for one event does not depend on how many agents or events ther
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from typing import Final, TypeVar
 
@@ -61,7 +62,10 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
     before = agents.get(event.agent)
     if before is not None and event.id in before.ids:
         return replace(state, counts=replace(state.counts, duplicates=state.counts.duplicates + 1))
-    agents = {**agents, event.agent: _absorb_into_agent(before, event, t)}
+    # The agent heard last stands last: who was silent longest, and who was active of late, is then no search.
+    agents = dict(agents)
+    agents.pop(event.agent, None)
+    agents[event.agent] = _absorb_into_agent(before, event, t)
     gap = None
     stated = state.confidences.get(event.outcome_of) if event.kind == "outcome" and event.outcome_of else None
     if stated is not None and event.outcome is not None:
@@ -94,7 +98,7 @@ def _with_place_for(agents: dict[str, AgentState], name: str, t: float) -> dict[
     """The agents with room for one more called ``name``, or None when every place is taken by a living one."""
     if name in agents or len(agents) < AGENTS_MAX:
         return agents
-    oldest = min(agents.values(), key=lambda agent: agent.last_t)
+    oldest = next(iter(agents.values()))
     if t - oldest.last_t < FORGET_AGENT_S:
         return None
     return {known: agent for known, agent in agents.items() if known != oldest.name}
@@ -157,7 +161,8 @@ def _absorb_call(agent: AgentState, event: AgentEvent, t: float) -> tuple[tuple[
     else:
         # Without arguments nobody can tell whether the call repeats another: it is taken for a new one.
         arguments = f"event {event.id}"
-    key = f"{tool} {arguments}"
+    # A fixed-size key: names and hashes that senders choose may be long, and many of them are kept.
+    key = hashlib.blake2b(f"{tool} {arguments}".encode("utf-8", "replace"), digest_size=8).hexdigest()
     call = Call(id=event.id, key=key, tool=tool, t=t, new=key not in agent.call_keys, ok=event.ok)
     keys = agent.call_keys if not call.new else _push(agent.call_keys, key, kept.CALL_KEYS_KEPT)
     return _push(agent.calls, call, kept.CALLS_KEPT), keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from nis_edge.limits import AGENTS_SHOWN_MAX
@@ -143,14 +144,9 @@ def _agents(state: MonitorState, findings: tuple[Finding, ...]) -> dict[str, Sta
             if name in state.agents:
                 worst.setdefault(name, STATUS_OF_SEVERITY[finding.severity])
     shown = dict(list(worst.items())[:AGENTS_SHOWN_MAX])
-    if len(state.agents) <= AGENTS_SHOWN_MAX:
-        others = list(state.agents)
-    else:
-        others = sorted(state.agents, key=lambda name: (-state.agents[name].last_t, name))[:AGENTS_SHOWN_MAX]
-    for name in others:
-        if len(shown) >= AGENTS_SHOWN_MAX:
-            break
-        shown.setdefault(name, "healthy")
+    for name in sorted(islice(reversed(state.agents), AGENTS_SHOWN_MAX)):
+        if len(shown) < AGENTS_SHOWN_MAX:
+            shown.setdefault(name, "healthy")
     return shown
 
 

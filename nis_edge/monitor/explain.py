@@ -18,13 +18,12 @@ EVIDENCE_LINES: Final = 3
 def excerpt(event: AgentEvent, chars: int = EXCERPT_CHARS) -> str:
     """Who did what, on one line of at most about ``chars`` characters."""
     mark = {True: " ok", False: " FAILED", None: ""}[event.ok]
-    subject = f" {event.tool}" if event.tool and event.kind == "tool_result" else ""
-    head = f"{event.agent} {event.kind.replace('_', ' ')}{subject}{mark}"
     text = " ".join((event.text or "").split())
+    # A recorded call often names its tool in its text: once is enough.
+    subject = f" {event.tool}" if event.tool and event.tool not in text[:chars] else ""
+    head = f"{event.agent} {event.kind.replace('_', ' ')}{subject}{mark}"
     if not text and event.claim is not None:
         text = f"{event.claim.key} = {event.claim.value}{f' {event.claim.unit}' if event.claim.unit else ''}"
-    elif not text and event.tool and not subject:
-        text = event.tool
     if len(text) > chars:
         text = text[: chars - 1].rstrip() + "…"
     return visible(f"{head}: {text}" if text else head)

@@ -34,7 +34,7 @@ READINGS_KEPT: Final = 32
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One tool call: ``key`` is tool and arguments, ``result`` a fingerprint of what came back, None while unknown."""
+    """One tool call: ``key`` stands for tool and arguments, ``result`` for what came back, None while unknown."""
 
     id: str
     key: str
@@ -189,7 +189,7 @@ class Streak(msgspec.Struct, frozen=True):
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the monitor knows. ``MonitorState()`` knows nothing."""
+    """Everything the monitor knows. ``MonitorState()`` knows nothing. Of ``agents`` the one heard last stands last."""
 
     started: bool = False
     last_now: float = 0.0
