@@ -32,6 +32,9 @@ MARKED_TAIL_CHARS: Final = 200
 CACHED_TEXTS: Final = 512
 """Texts whose facts are remembered: some dozens of teams times a window, at most 1500 characters each."""
 
+CACHED_STEMS: Final = 4096
+"""Words whose stems are remembered: agents at work use a few thousand."""
+
 USER_NAMES: Final = frozenset({"user", "human", "operator", "customer", "client"})
 """Senders who set the task rather than work on it."""
 
@@ -449,6 +452,7 @@ def _facts(text: str) -> Facts:
     )
 
 
+@lru_cache(maxsize=CACHED_STEMS)
 def _stem(word: str) -> str:
     for ending in ("ings", "ing", "ies", "ied", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:

@@ -45,6 +45,10 @@ NEW_TEXT_EVENTS: Final = 3
 OLD_TEXT_TOKENS_MAX: Final = 6
 """... and of those before them: what is being judged deserves the most room."""
 
+EXCERPT_HEAD_CHARS: Final = 600
+EXCERPT_TAIL_CHARS: Final = 200
+"""Where an excerpt is taken from: more than it can hold, for runs of blanks are dropped."""
+
 FLAGS_SHOWN_MAX: Final = 3
 SLOTS: Final = 10
 """Agents told apart in one window; later ones share a slot."""
@@ -203,13 +207,23 @@ def _bound(pieces: list[Piece]) -> int:
 
 def _excerpt(text: str, tokens: int) -> str:
     """Start and end of a text in one line, about as long as the tokens it will be cut to."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[:600]).split())
+    line = _one_line(text[:EXCERPT_HEAD_CHARS])
     room = 4 * tokens
-    if len(text) <= 600 and len(line) <= room:
+    if len(text) <= EXCERPT_HEAD_CHARS and len(line) <= room:
         return line
-    tail = " ".join("".join(c if c.isprintable() else " " for c in text[-200:]).split())
-    end = tail[-(room // 3) :]
+    end = _one_line(text[-EXCERPT_TAIL_CHARS:])[-(room // 3) :]
     return f"{line[: room - len(end) - 1]}~{end}"
+
+
+def _one_line(text: str) -> str:
+    """The words of a text with single spaces; what can't be printed counts as space."""
+    words = []
+    for word in text.split():
+        if word.isprintable():
+            words.append(word)
+        else:
+            words += "".join(c if c.isprintable() else " " for c in word).split()
+    return " ".join(words)
 
 
 def _slots(events: tuple[AgentEvent, ...]) -> dict[str, str]:
