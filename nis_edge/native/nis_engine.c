@@ -254,7 +254,9 @@ static nis_status make_buffers(nis_model *model, size_t threads, const complaint
         !model->cosines || !model->sines) {
         return refuse(c, NIS_NO_MEMORY, "not enough memory for the buffers of a pass");
     }
+    const unsigned long environment = nis_float_standard();
     nis_rope_frequencies(a->rope_theta, a->head_dim, model->frequencies);
+    nis_float_restore(environment);
     return NIS_OK;
 }
 

@@ -3,12 +3,14 @@
  *   ternary   every offered instruction set against sums counted one weight at a time in 64 bits
  *   float     every offered instruction set against scalar, bit for bit
  *   forward   logits and task heads of random models: one hash for every instruction set, number of threads, chunking
+ *   host      a host program that rounds downwards gets the same bits, and its rounding back
  *   sessions  rewinding, refusals, cancelling, two threads on one session
  *
  * Usage: check_engine [--absent NAME]... [--quick] [--threads-only]
  * --threads-only leaves out the kernels and all models but one: for ThreadSanitizer, which is slow.
  * --absent demands that NAME is refused (a Cortex-A72 must never meet an SDOT). Prints what it ran and the hashes of
  * the forward passes, which must be the same on every machine: tests/golden/forward_hashes.txt. Exit code 0: all right. */
+#include <fenv.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -419,6 +421,19 @@ static void check_forward(const recipe *r, int quick) {
     free_test_model(&m);
 }
 
+/* The rounding direction stands for the whole floating-point environment: flush-to-zero lives in the same register. */
+static void check_host_environment(void) {
+    test_model m;
+    make_test_model(&m, &recipes[0]);
+    const uint64_t truth = forward_hash(&m, NULL, 2, 7, NIS_F32, 0);
+    CHECK(fesetround(FE_DOWNWARD) == 0, "this machine can round downwards");
+    const uint64_t hash = forward_hash(&m, NULL, 2, 7, NIS_F32, 0);
+    CHECK(fegetround() == FE_DOWNWARD, "the host's rounding must come back");
+    fesetround(FE_TONEAREST);
+    CHECK(hash == truth, "the host's rounding changes the logits");
+    free_test_model(&m);
+}
+
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -579,6 +594,7 @@ int main(int argc, char **argv) {
     }
     const size_t recipe_count = threads_only ? 1 : sizeof recipes / sizeof recipes[0];
     for (size_t i = 0; i < recipe_count; i++) check_forward(&recipes[i], quick);
+    check_host_environment();
     check_refusals();
     check_sessions();
     printf("%lu checks, %lu failed\n", checks, failures);
