@@ -13,10 +13,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from statistics import median
 from typing import Final
 
 from nis_edge.monitor.context import Window
+from nis_edge.monitor.lexicon import ASKING, ASKING_WORDS, MARKS, NEGATION, OPPOSITES, STOP_WORDS, TOOL_VERBS
 from nis_edge.wire.messages import AgentEvent
 
 HEAD_CHARS: Final = 1200
@@ -51,228 +53,7 @@ _QUANTITY: Final = re.compile(r"(-?\d+(?:\.\d+)?)\s?(kWh|Wh|kW|mA|°C|degC|W|V|A
 _FLOW: Final = re.compile(
     r"\b(in(?:flow|let|put)?|out(?:flow|let|put)?|stor(?:ed|age)|retained|held)\b\D{0,24}?(-?\d+(?:\.\d+)?)", re.I
 )
-_ASKING: Final = re.compile(
-    r"\?|\b(?:please (?:provide|tell|specify|give)|remind me|tell me|let me know which)\b", re.I
-)
-_NEGATION: Final = re.compile(
-    r"\b(?:not|no|never|none|cannot|can't|isn't|wasn't|didn't|doesn't|hasn't|without)\b", re.I
-)
-
-_ASKING_WORDS: Final = frozenset(
-    "tell give remind need know provide information record specify say right correct agree confirm hello again task".split()
-)
-_STOP: Final = frozenset(
-    [
-        "the",
-        "and",
-        "for",
-        "with",
-        "that",
-        "this",
-        "from",
-        "are",
-        "was",
-        "were",
-        "has",
-        "have",
-        "had",
-        "will",
-        "would",
-        "can",
-        "could",
-        "should",
-        "you",
-        "your",
-        "our",
-        "its",
-        "their",
-        "they",
-        "them",
-        "then",
-        "than",
-        "there",
-        "here",
-        "what",
-        "which",
-        "who",
-        "how",
-        "when",
-        "where",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "about",
-        "been",
-        "being",
-        "but",
-        "not",
-        "all",
-        "any",
-        "please",
-        "let",
-        "lets",
-        "now",
-        "just",
-        "also",
-        "one",
-        "per",
-        "via",
-        "out",
-        "off",
-        "too",
-        "very",
-        "some",
-        "such",
-        "does",
-        "did",
-        "done",
-        "is",
-        "it",
-        "to",
-        "of",
-        "in",
-        "on",
-        "at",
-        "by",
-        "an",
-        "as",
-        "be",
-        "or",
-        "if",
-        "we",
-        "he",
-        "she",
-        "his",
-        "her",
-        "my",
-        "me",
-        "us",
-        "do",
-        "so",
-        "up",
-        "am",
-        "i",
-        "a",
-    ]
-)
-
-FLAGS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
-    (name, re.compile(pattern, re.I))
-    for name, pattern in (
-        (
-            "harm",
-            r"\b(?:delet\w*|eras\w*|wip(?:e|ed|ing)\b|purg\w*|rm -rf|drop(?:ping)? (?:the )?(?:table|database)|overwrit\w*|"
-            r"disabl\w*|overrid\w*|bypass\w*|circumvent\w*|interlock\w*|passwords?|secrets?|credentials?|api[ _-]?keys?|"
-            r"private key|exfiltrat\w*|leak\w*|wire transfer|transfer funds|sudo|chmod 777|force[- ]?(?:push|unlock|open)|"
-            r"ignore (?:all |any )?(?:previous|prior|above|earlier)|without (?:approval|permission|asking|authori\w+)|"
-            r"kill -9|self[- ]?destruct|unlock\w*|jailbreak|attacker)\b",
-        ),
-        (
-            "bad",
-            r"\b(?:invalid\w*|missing (?:required )?(?:arg\w*|param\w*|field|key|value)|unknown (?:tool|param\w*|arg\w*|"
-            r"function|field|command)|unexpected (?:keyword|arg\w*|field|type)|not a valid|no such (?:tool|function|command)|"
-            r"typeerror|valueerror|keyerror|schema|malformed|unrecogni[sz]ed|required (?:property|field|argument)|"
-            r"expected (?:int\w*|str\w*|number|float|list|array|object|bool\w*)|out of bounds|422|400)\b",
-        ),
-        (
-            "err",
-            r"\b(?:error\w*|fail\w*|exception|traceback|time[d]?[ -]?out|refused|unavailable|crash\w*|50[0-4]|denied)\b",
-        ),
-        (
-            "done",
-            r"\b(?:done|complet(?:e|ed|ion)|finished|finali[sz]ed|accomplished|concluded?|all set|clos(?:e|ed|ing) (?:the |this )"
-            r"|wrapp\w+ up|signing off|nothing (?:more|else|left)|terminate|mission over|resolved|delivered|final (?:report|answer))",
-        ),
-        (
-            "sure",
-            r"\b(?:certain(?:ly|ty)?|definite(?:ly)?|guarantee\w*|no doubt|undoubtedly|absolutely|without (?:a |any )?(?:doubt|"
-            r"question)|100 ?(?:%|percent)|surely|beyond doubt|positive that|unquestionabl\w+|obviously|clearly|99(?:\.\d+)? ?%|"
-            r"impossible (?:that|to be wrong)|stake my|fully confident|zero risk)",
-        ),
-        (
-            "fix",
-            r"\b(?:correct(?:ion|ing|ed)|sorry|apologi\w+|my mistake|misread|mistyped|retract\w*|i was wrong|earlier i said|"
-            r"supersed\w+|revis(?:ed|ing|ion)|updat(?:ed|ing) (?:my|the|our))",
-        ),
-        (
-            "hedge",
-            r"\b(?:maybe|might|perhaps|not sure|unsure|don't know|do not know|cannot (?:confirm|tell|verify)|can't (?:confirm|tell|"
-            r"verify)|uncertain|unclear|unable|estimate[ds]?|roughly|approximately|unverified|not (?:yet )?(?:verified|known))\b",
-        ),
-        (
-            "wait",
-            r"\b(?:wait\w*|blocked|pending|stand(?:ing)? ?by|holding|still (?:working|on it|processing|busy|thinking|trying)|idle|"
-            r"queued|in progress|hang on|no (?:progress|change|news) yet|until)\b",
-        ),
-        (
-            "retry",
-            r"\b(?:retry\w*|re-?try|again|once more|another (?:attempt|try|go)|one more time|re-?run\w*|repeat\w*|attempt \d+)\b",
-        ),
-        (
-            "stale",
-            r"\b(?:stale|outdated|out[- ]of[- ]date|hours? (?:old|ago)|minutes? old|days? (?:old|ago)|yesterday|last (?:update|"
-            r"sample|reading|seen|heard)|no (?:new |fresh )?(?:update|data|sample|reading|packet)s?|cached|not (?:been )?updated|"
-            r"since \d|old (?:data|reading|value|sample)s?|gone quiet|silent)\b",
-        ),
-        (
-            "sensor",
-            r"(?:\b(?:stuck|flat-?line\w*|frozen|drift\w*|spik\w+|nan|out of range|implausible|saturat\w+|no signal|open circuit|"
-            r"dropout\w*|noisy|jump\w*|identical (?:value|reading|sample)s?|unplugged|disconnected|glitch\w*|miscalibrat\w*)\b|-127|"
-            r"\b(?:9999|65535|4095)\b)",
-        ),
-        (
-            "load",
-            r"\b(?:oom|out of memory|memory (?:full|low|pressure|usage)|throttl\w+|overheat\w+|swap\w*|disk (?:is )?full|no space|"
-            r"quota|budget (?:used|spent|exhausted|exceeded|left)|overload\w*|rate limit\w*|backlog|saturation|queue (?:is )?(?:full|"
-            r"growing)|starv\w+|too hot|cpu)\b",
-        ),
-        (
-            "okd",
-            r"\b(?:approv\w+|authori[sz]\w+|permission|permitted|sign(?:ed)?[- ]off|dry[- ]run|backed? up|backup|cleared (?:to|for)|"
-            r"go-ahead|confirmed by|with consent|handed? (?:it )?over|taking over|delegat\w+|stand-in|on behalf)\b",
-        ),
-        (
-            "vague",
-            r"\b(?:the usual|that one|the other one|the other|one of (?:them|those|these)|somewhere|some(?:time| time| point)|soon|a few|"
-            r"as (?:before|discussed|agreed|last time)|you know|whatever|either|something|the thing|that thing|a bit|"
-            r"like last time|the right one|it all|the big one|do the rest|sort it|fix it|move it|change it|handle it)\b",
-        ),
-        (
-            "order",
-            r"\b(?:(?:stop|quit|avoid) (?:using|reading|doing)|(?:do not|don't|must not|never) (?:use|read|do|take|touch)|instead|"
-            r"skip\w*|from now on|change of plan|new (?:instruction|order|plan)|leave \w+(?: \w+){0,3} alone|is closed|"
-            r"no longer|rather than)\b",
-        ),
-        (
-            "ack",
-            r"\b(?:understood|noted|as (?:told|instructed|requested|asked|ordered)|will do|accepted|roger|okay|ok,|i follow|got it|"
-            r"switching as|complying)\b",
-        ),
-        (
-            "restart",
-            r"\b(?:from (?:the )?(?:beginning|scratch|start)|start(?:ing)? over|step (?:1|one)\b|first of all|fresh start|"
-            r"begin(?:ning)?|new task|initial item|start again)\b",
-        ),
-        (
-            "verify",
-            r"\b(?:verif\w+|double[- ]?check\w*|confirm\w*|validat\w+|cross[- ]?check\w*|tested|reviewed|audit\w*|according to|"
-            r"source\w*|measured|as shown)\b",
-        ),
-    )
-)
-"""Lexical marks, gravest first; a window shows at most ``FLAGS_SHOWN_MAX`` of an event."""
-
-FLAG_NAMES: Final = (*(name for name, _ in FLAGS), "foreign", "known", "question")
-
-_OPPOSITES: Final[tuple[tuple[str, str], ...]] = (
-    ("open", "close"), ("on", "off"), ("up", "down"), ("safe", "unsafe"), ("pass", "fail"), ("enable", "disable"),
-    ("full", "empty"), ("start", "stop"), ("rise", "fall"), ("increase", "decrease"), ("high", "low"), ("online", "offline"),
-    ("healthy", "faulty"), ("dry", "wet"), ("accept", "reject"), ("available", "unavailable"), ("north", "south"),
-    ("left", "right"), ("present", "absent"), ("valid", "invalid"), ("running", "stopp"), ("clear", "blocked"),
-    ("complete", "incomplete"), ("locked", "unlocked"), ("normal", "abnormal"), ("possible", "impossible"),
-    ("success", "fail"), ("correct", "wrong"), ("correct", "incorrect"), ("yes", "no"), ("true", "false"),
-)  # fmt: skip
+FLAG_NAMES: Final = (*(name for name, _ in MARKS), "foreign", "known", "question")
 
 
 @dataclass(frozen=True)
@@ -435,20 +216,20 @@ def _facts(text: str) -> Facts:
         else:
             for part in token.lower().replace("-", "_").split("_"):
                 stem = _stem(part.strip("'"))
-                if len(stem) > 1 and stem not in _STOP:
+                if len(stem) > 1 and stem not in STOP_WORDS:
                     words.add(stem)
     marked = text
     if len(text) > MARKED_HEAD_CHARS + MARKED_TAIL_CHARS:
         marked = f"{text[:MARKED_HEAD_CHARS]} {text[-MARKED_TAIL_CHARS:]}"
-    flags = {name for name, pattern in FLAGS if pattern.search(marked)}
-    if _ASKING.search(marked):
+    flags = {name for name, pattern in MARKS if pattern.search(marked)}
+    if ASKING.search(marked):
         flags.add("question")
     return Facts(
         words=frozenset(words),
         numbers=frozenset(numbers[:NUMBERS_MAX]),
         entities=frozenset(match.lower() for match in _ENTITY.findall(text)[:NUMBERS_MAX]),
         flags=frozenset(flags),
-        negated=_NEGATION.search(text) is not None,
+        negated=NEGATION.search(text) is not None,
     )
 
 
@@ -558,7 +339,7 @@ def _coverage(events: Sequence[AgentEvent], facts: Sequence[Facts], index: int) 
 
 def _already_known(fact: Facts, before: Sequence[Facts]) -> bool:
     """Whether a question asks for what one earlier statement with a number of its own told."""
-    asked = fact.words - _ASKING_WORDS
+    asked = fact.words - ASKING_WORDS
     if len(asked) < 2:
         return False
     return any(
@@ -567,12 +348,6 @@ def _already_known(fact: Facts, before: Sequence[Facts]) -> bool:
         and len(asked & earlier.words) >= max(2, 0.7 * len(asked))
         for earlier in before
     )
-
-
-_TOOL_VERBS: Final = frozenset(
-    "get read set run call query check fetch list find look lookup measure log count".split()
-)
-"""Words of tools' names that say nothing about what a tool is for."""
 
 
 class _Owners:
@@ -588,7 +363,7 @@ class _Owners:
 
     def foreign(self, event: AgentEvent, index: int) -> bool:
         """Whether an earlier text gave the caller other work, and the tool's work to a clause without the caller."""
-        words = facts_of(event.tool or "").words - _TOOL_VERBS
+        words = facts_of(event.tool or "").words - TOOL_VERBS
         if not words:
             return False
         name = event.agent.lower()
@@ -676,7 +451,7 @@ def _differ(one: Facts, other: Facts) -> bool:
         return True
     return any(
         (_holds(one, first) and _holds(other, second)) or (_holds(one, second) and _holds(other, first))
-        for first, second in _OPPOSITES
+        for first, second in OPPOSITES
     )
 
 
@@ -752,7 +527,7 @@ def _silences(window: Window) -> tuple[float | None, float | None]:
         return None, None
     events = window.events
     idle = max(0.0, window.now - events[-1].ts)
-    gaps = [later.ts - earlier.ts for earlier, later in zip(events, events[1:], strict=False) if later.ts > earlier.ts]
+    gaps = [later.ts - earlier.ts for earlier, later in pairwise(events) if later.ts > earlier.ts]
     last_seen = {
         event.agent: event.ts
         for event in events
