@@ -11,9 +11,11 @@ from nis_edge.monitor.labels import LABELS, TABLE
 from nis_edge.pack.reader import open_package
 
 SOURCES = {
-    "simulated": "teams simulated by `nis_models.scenarios`, this project's own, Apache-2.0; trades and wordings of the test windows are in no training window",
+    "simulated": "teams simulated by `nis_models.scenarios`, this project's own, Apache-2.0; "
+    "trades and wordings of the test windows are in no training window",
     "tau_airline": "recorded runs of an airline service agent (tau-bench), MIT",
-    "masft_ag2": "recorded multi-agent runs on GSM-Plus (MAD, CC-BY-4.0; GSM-Plus, CC-BY-SA-4.0): trained on, not copied into this repository",
+    "masft_ag2": "recorded multi-agent runs on GSM-Plus (MAD, CC-BY-4.0; GSM-Plus, CC-BY-SA-4.0): "
+    "trained on, not copied into this repository",
     "AgentJudge-security": "recorded safe and unsafe runs (AgentJudge security), Apache-2.0",
 }
 JUDGES = {
@@ -50,11 +52,13 @@ def write(package: Path, metrics: Path) -> str:
     parts = [
         f"# {manifest.model.id} {manifest.model.version}\n",
         f"{verdict}\n",
-        f"A ternary (b1.58) transformer that reads one window of a team's events and says which of {len(LABELS)} findings hold. "
+        f"A ternary (b1.58) transformer that reads one window of a team's events and says which of "
+        f"{len(LABELS)} findings hold. "
         f"{package.name}: {size / 1e6:.2f} MB, SHA-256 `{sha256}`. Licence of the weights: {manifest.licence}.\n",
         _architecture(manifest),
         "## How good, how bad\n",
-        "Judged through the device's own engine, at the thresholds in the package. 95 % intervals: bootstrap over groups (a simulated run, or all recordings of one task).\n",
+        "Judged through the device's own engine, at the thresholds in the package. 95 % intervals: bootstrap "
+        "over groups (a simulated run, or all recordings of one task).\n",
         _overview(judges),
         "### Recall by finding (test windows with exactly one finding, or none)\n",
         _recalls(judges),
@@ -93,8 +97,10 @@ def _architecture(manifest: Any) -> str:
     a = manifest.architecture
     head = a.task_heads["consciousness"]
     return (
-        f"Hidden {a.hidden}, feed-forward {a.ffn} (gated squared ReLU), {a.layers} trunk layers and {head.layers} of the head, {a.heads} heads, "
-        f"vocabulary {a.vocab} (byte-level BPE, single digits), context {a.context}. Linear layers ternary with one scale, activations int8 by token, "
+        f"Hidden {a.hidden}, feed-forward {a.ffn} (gated squared ReLU), {a.layers} trunk layers and "
+        f"{head.layers} of the head, {a.heads} heads, "
+        f"vocabulary {a.vocab} (byte-level BPE, single digits), context {a.context}. Linear layers ternary with "
+        f"one scale, activations int8 by token, "
         "embeddings f16.\n"
     )
 
@@ -113,10 +119,8 @@ def _overview(judges: dict[str, Any]) -> str:
             ]
             rows.append(f"| {title} | " + " | ".join(cells) + " |")
     whole = judges["model"]["all"]
-    return (
-        "\n".join(rows)
-        + f"\n\nn = {whole['n']} test windows in {whole['groups']} groups; all judges scaled and thresholded on the same tune windows.\n"
-    )
+    counts = f"n = {whole['n']} test windows in {whole['groups']} groups"
+    return "\n".join([*rows, "", f"{counts}; all judges are scaled and thresholded on the same tune windows.", ""])
 
 
 def _recalls(judges: dict[str, Any]) -> str:
@@ -133,7 +137,8 @@ def _detectors(table: dict[str, Any]) -> str:
     for label in LABELS:
         entry = table[label]
         rows.append(
-            f"| {label} | {TABLE[label].meaning} | {entry['n']} | {_number(entry['recall'])} | {_number(entry['precision'])} | {_number(entry['average_precision'])} |"
+            f"| {label} | {TABLE[label].meaning} | {entry['n']} | {_number(entry['recall'])} | "
+            f"{_number(entry['precision'])} | {_number(entry['average_precision'])} |"
         )
     return "\n".join(rows) + "\n"
 
@@ -149,17 +154,19 @@ def _by_source(judges: dict[str, Any]) -> str:
     for source, part in judges["model"]["by_source"].items():
         cells = [_interval(judges[name]["by_source"][source]["balanced_accuracy"]) for name in shown]
         rows.append(f"| {source} | {part['n']} | " + " | ".join(cells) + f" | {_interval(part['clean_called_none'])} |")
-    return (
-        "\n".join(rows)
-        + "\n\nIn recorded runs only 13 of the findings can be put in, so their classes are 14. Groups are few there (see the intervals).\n"
+    note = (
+        "Only 13 of the findings can be put into recorded runs: 14 classes there. Groups are few (see the intervals)."
     )
+    return "\n".join([*rows, "", note, ""])
 
 
 def _calibration(whole: dict[str, Any]) -> str:
     c = whole["calibration"]
     return (
-        f"### Calibration\n\nExpected calibration error over all labels {_number(c['ece_all_labels'])}, of the most probable label {_number(c['ece_top_label'])} "
-        f"({c['bins']} bins of equal mass), Brier score {_number(c['brier'])}. The tune and test windows hold a finding in more than half of all cases; "
+        f"### Calibration\n\nExpected calibration error over all labels {_number(c['ece_all_labels'])}, of the "
+        f"most probable label {_number(c['ece_top_label'])} "
+        f"({c['bins']} bins of equal mass), Brier score {_number(c['brier'])}. The tune and test windows hold a "
+        f"finding in more than half of all cases; "
         "in a healthy team findings are far rarer, so **the probabilities are too high there**.\n"
     )
 
@@ -175,7 +182,8 @@ def _failure(judges: dict[str, Any]) -> str:
     if entry is None:
         return "### Will the run fail?\n\nNot measured: the data set holds no recorded runs.\n"
     return "\n".join(rows) + (
-        f"\n\nn = {entry['n']} windows of recorded runs, {entry['failed']} of failed ones. Pooled over systems that fail unequally often, so part of this is telling "
+        f"\n\nn = {entry['n']} windows of recorded runs, {entry['failed']} of failed ones. Pooled over systems "
+        f"that fail unequally often, so part of this is telling "
         "the systems apart. Nothing is raised from it.\n"
     )
 
@@ -183,8 +191,10 @@ def _failure(judges: dict[str, Any]) -> str:
 def _reading() -> str:
     return (
         "### How to read this\n\n"
-        "The simulator, its wordings and the lexical marks of the evidence come from the same authors: figures on simulated windows are optimistic for words, "
-        "and say most about structure. Faults in recorded runs were put in by us too. No figure here is of a fault that happened by itself in the field.\n"
+        "The simulator, its wordings and the lexical marks of the evidence come from the same authors: figures "
+        "on simulated windows are optimistic for words, "
+        "and say most about structure. Faults in recorded runs were put in by us too. No figure here is of a "
+        "fault that happened by itself in the field.\n"
     )
 
 
@@ -199,8 +209,10 @@ def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
         lines.append(f"- {split}: {entry['items']} windows, SHA-256 `{entry['sha256']}`")
     training = lineage.get("training", {})
     lines.append(
-        f"\nConfiguration `{lineage.get('config')}` (SHA-256 `{lineage.get('config_sha256')}`), seed {lineage.get('seed')}, {training.get('windows')} windows shown in {training.get('steps')} steps. "
-        "The data set is not in the repository; `nis-models data build` makes it again, to the byte, from the seed and the recorded runs.\n"
+        f"\nConfiguration `{lineage.get('config')}` (SHA-256 `{lineage.get('config_sha256')}`), seed "
+        f"{lineage.get('seed')}, {training.get('windows')} windows shown in {training.get('steps')} steps. "
+        "The data set is not in the repository; `nis-models data build` makes it again, to the byte, from the "
+        "seed and the recorded runs.\n"
     )
     return "\n".join(lines)
 
@@ -208,9 +220,11 @@ def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
 def _not_for() -> str:
     return (
         "## What it must not be used for\n\n"
-        "- To stop, punish or replace an agent or a person without someone looking: its findings are pointers with the error rates above.\n"
+        "- To stop, punish or replace an agent or a person without someone looking: its findings are pointers "
+        "with the error rates above.\n"
         "- As a safety function. `unsafe_action` has misses; interlocks belong in the tools.\n"
-        "- As a detector of deception or of content that harms: it sees some words of each event and numbers about them.\n"
+        "- As a detector of deception or of content that harms: it sees some words of each event and numbers "
+        "about them.\n"
         "- On languages other than English: all wordings it was trained on are English.\n"
         "- As physics: `physics_violation` rests on a residual that code computes from stated quantities.\n"
         "- As proof that nothing is wrong: silence of the model is weak evidence.\n"

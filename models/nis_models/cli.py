@@ -50,9 +50,12 @@ def _parser() -> argparse.ArgumentParser:
         *((commands, name, entry) for name, entry in _COMMANDS.items()),
     ):
         command = group.add_parser(
-            name, help=summary, description=summary, epilog=f"Example: {example}",
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example: {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         add(command)
         command.set_defaults(run=_lazy(module, function))
     return parser
@@ -178,25 +181,66 @@ def _add_card(parser: argparse.ArgumentParser) -> None:
 
 
 _DATA: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
-    "build": ("draw labelled windows from simulated teams and recorded runs",
-              "nis-models data build --out .cache/data --data ../shared/data/dev", _add_build, "nis_models.work", "data_build"),
-    "inspect": ("show windows as the model sees them, with their labels",
-                "nis-models data inspect --data .cache/data --label looping", _add_inspect, "nis_models.work", "data_inspect"),
-    "demo": ("write the demonstration's scripted team", "nis-models data demo --out nis_edge/demo", _add_demo, "nis_models.work", "data_demo"),
-}  # fmt: skip
+    "build": (
+        "draw labelled windows from simulated teams and recorded runs",
+        "nis-models data build --out .cache/data --data ../shared/data/dev",
+        _add_build,
+        "nis_models.work",
+        "data_build",
+    ),
+    "inspect": (
+        "show windows as the model sees them, with their labels",
+        "nis-models data inspect --data .cache/data --label looping",
+        _add_inspect,
+        "nis_models.work",
+        "data_inspect",
+    ),
+    "demo": (
+        "write the demonstration's scripted team",
+        "nis-models data demo --out nis_edge/demo",
+        _add_demo,
+        "nis_models.work",
+        "data_demo",
+    ),
+}
 
 _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
-    "tokenizer": ("learn the tokenizer", "nis-models tokenizer --data .cache/data --out .cache/tokenizer.json",
-                  _add_tokenizer, "nis_models.work", "tokenizer"),
-    "train": ("train, or resume training", "nis-models train --config nano --data .cache/data --out .cache/run   (--smoke: one minute)",
-              _add_train, "nis_models.work_training", "train"),
-    "evaluate": ("score a package beside baselines, or judge a file of recorded runs",
-                 "nis-models evaluate --model models/nis-nano/nis-nano.nis --json models/nis-nano/metrics.json",
-                 _add_evaluate, "nis_models.work_training", "evaluate_model"),
-    "export": ("calibrate and pack a trained model", "nis-models export --run .cache/run -o models/nis-nano/nis-nano.nis",
-               _add_export, "nis_models.work_training", "export_model"),
-    "card": ("write the model card from package and metrics", "nis-models card -o models/cards/nis-nano.md", _add_card, "nis_models.work", "card"),
-}  # fmt: skip
+    "tokenizer": (
+        "learn the tokenizer",
+        "nis-models tokenizer --data .cache/data --out .cache/tokenizer.json",
+        _add_tokenizer,
+        "nis_models.work",
+        "tokenizer",
+    ),
+    "train": (
+        "train, or resume training",
+        "nis-models train --config nano --data .cache/data --out .cache/run   (--smoke: one minute)",
+        _add_train,
+        "nis_models.work_training",
+        "train",
+    ),
+    "evaluate": (
+        "score a package beside baselines, or judge a file of recorded runs",
+        "nis-models evaluate --model models/nis-nano/nis-nano.nis --json models/nis-nano/metrics.json",
+        _add_evaluate,
+        "nis_models.work_training",
+        "evaluate_model",
+    ),
+    "export": (
+        "calibrate and pack a trained model",
+        "nis-models export --run .cache/run -o models/nis-nano/nis-nano.nis",
+        _add_export,
+        "nis_models.work_training",
+        "export_model",
+    ),
+    "card": (
+        "write the model card from package and metrics",
+        "nis-models card -o models/cards/nis-nano.md",
+        _add_card,
+        "nis_models.work",
+        "card",
+    ),
+}
 
 
 if __name__ == "__main__":

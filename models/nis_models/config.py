@@ -70,9 +70,12 @@ def read(name_or_path: str) -> Config:
         raw = path.read_bytes()
         fields = msgspec.convert(tomllib.loads(raw.decode()), _File)
         return Config(
-            name=fields.name, seed=fields.seed, shape=msgspec.convert(_known(fields.shape, Shape), Shape),
-            train=msgspec.convert(_known(fields.train, Training), Training), sha256=hashlib.sha256(raw).hexdigest(),
-        )  # fmt: skip
+            name=fields.name,
+            seed=fields.seed,
+            shape=msgspec.convert(_known(fields.shape, Shape), Shape),
+            train=msgspec.convert(_known(fields.train, Training), Training),
+            sha256=hashlib.sha256(raw).hexdigest(),
+        )
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
         raise ConfigError(f"{path}: no such configuration; shipped ones are {names}") from error

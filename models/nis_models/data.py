@@ -60,8 +60,10 @@ def build(out: Path, sizes: dict[Split, int], runs: Path | None, *, first_seed: 
                 if not item.labels and item.known is None:
                     counts["label:none"] += 1
         manifest["splits"][split] = {  # type: ignore[index]
-            "items": sizes[split], "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "counts": dict(sorted(counts.items())),
-        }  # fmt: skip
+            "items": sizes[split],
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "counts": dict(sorted(counts.items())),
+        }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 

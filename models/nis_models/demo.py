@@ -52,8 +52,15 @@ def build() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         act()
         shown = [event for event in team.events[first:] if event.agent in agents]
         faults.append(
-            {"label": label, "agents": agents, "from_t": shown[0].ts, "to_t": shown[-1].ts, "events": [f"ev-{e.id}" for e in shown], "what": note}
-        )  # fmt: skip
+            {
+                "label": label,
+                "agents": agents,
+                "from_t": shown[0].ts,
+                "to_t": shown[-1].ts,
+                "events": [f"ev-{e.id}" for e in shown],
+                "what": note,
+            }
+        )
 
     round_number = 0
 
@@ -135,9 +142,15 @@ def build() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     silent_from = team.clock
     until(LENGTH_S - 4)
     faults.append(
-        {"label": "stalled", "agents": [collector], "from_t": team.events[stalled].ts, "to_t": LENGTH_S,
-         "events": [f"ev-{team.events[stalled].id}"], "what": "takes a task, then no event and no heartbeat until the end"}
-    )  # fmt: skip
+        {
+            "label": "stalled",
+            "agents": [collector],
+            "from_t": team.events[stalled].ts,
+            "to_t": LENGTH_S,
+            "events": [f"ev-{team.events[stalled].id}"],
+            "what": "takes a task, then no event and no heartbeat until the end",
+        }
+    )
     events = [event for event in team.events if event.ts <= LENGTH_S]
     beats = _heartbeats(trade.roles, silent=collector, silent_from=silent_from)
     rows = [_row(event.ts, msgspec.to_builtins(event)) for event in events] + beats

@@ -23,8 +23,8 @@ Array = np.ndarray[Any, Any]
 
 CLEAN_SHARE: Final = 0.93
 HARD_SHARE: Final = 0.88
-"""Thresholds are moved together to the lowest place at which at least so many clean and hard-negative tune windows are called none: an operator who is
-cried wolf at stops listening."""
+"""Thresholds are moved together to the lowest place at which at least so many clean and hard-negative tune windows are
+called none: an operator who is cried wolf at stops listening."""
 
 UNSEEN: Final = 0.5
 """Threshold of ``failure``, which raises no finding."""
@@ -56,9 +56,9 @@ def calibrate(z: Array, items: Sequence[Item]) -> Calibration:
         scalings.append(measures.fit_scaling(z[use, i], targets[use, i]))
     p = Calibration(tuple(scalings), ()).probabilities(z)
     labels = len(LABELS)
-    thresholds = np.array([
-        measures.best_threshold(p[counted[:, i] > 0, i], targets[counted[:, i] > 0, i]) for i in range(labels)
-    ])  # fmt: skip
+    thresholds = np.array(
+        [measures.best_threshold(p[counted[:, i] > 0, i], targets[counted[:, i] > 0, i]) for i in range(labels)]
+    )
     clean = np.array([_is_clean(item) for item in items])
     hard = np.array([item.hard_negative_for is not None for item in items])
     logits = np.log(thresholds / (1 - thresholds))
@@ -91,8 +91,12 @@ def score(z: Array, items: Sequence[Item], calibration: Calibration) -> dict[str
     return {
         "n": len(items),
         "groups": len(set(groups)),
-        "balanced_accuracy": _with_interval(single, groups, lambda rows: np.nanmean(measures.class_recalls(truth[rows], said[rows], labels))),
-        "macro_f1": _with_interval(single, groups, lambda rows: np.nanmean(measures.class_f1(truth[rows], said[rows], labels))),
+        "balanced_accuracy": _with_interval(
+            single, groups, lambda rows: np.nanmean(measures.class_recalls(truth[rows], said[rows], labels))
+        ),
+        "macro_f1": _with_interval(
+            single, groups, lambda rows: np.nanmean(measures.class_f1(truth[rows], said[rows], labels))
+        ),
         "injected_recall_mean": _with_interval(
             single, groups, lambda rows: np.nanmean(measures.class_recalls(truth[rows], said[rows], labels)[:-1])
         ),
@@ -102,7 +106,7 @@ def score(z: Array, items: Sequence[Item], calibration: Calibration) -> dict[str
         "class_recall": _named(measures.class_recalls(truth[single], said[single], labels)),
         "calibration": _calibration_figures(p, targets, counted),
         "failure": _failure(z, items),
-    }  # fmt: skip
+    }
 
 
 def compare(

@@ -78,16 +78,27 @@ def manifest_of(model: NisNano, tokenizer: LearnedTokenizer, *, model_id: str, v
     return Manifest(
         model=ModelIdentity(id=model_id, version=version),
         architecture=Architecture(
-            kind="bitnet", hidden=shape.hidden, ffn=shape.ffn, layers=shape.layers, heads=shape.heads, kv_heads=shape.heads,
-            head_dim=shape.head_dim, vocab=shape.vocab, context=shape.context, rope_theta=shape.rope_theta, norm_eps=shape.norm_eps,
-            activation="relu2", sub_norms=True, tied_head=True,
+            kind="bitnet",
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            layers=shape.layers,
+            heads=shape.heads,
+            kv_heads=shape.heads,
+            head_dim=shape.head_dim,
+            vocab=shape.vocab,
+            context=shape.context,
+            rope_theta=shape.rope_theta,
+            norm_eps=shape.norm_eps,
+            activation="relu2",
+            sub_norms=True,
+            tied_head=True,
             task_heads={HEAD_NAME: TaskHead(layers=shape.head_layers, outputs=HEAD_OUTPUTS)},
         ),
         quantisation=Quantisation(embed="F16"),
         tokenizer=TokenizerInfo(kind="tokenizers-json", specials=tokenizer.specials),
         labels=LABELS,
         licence="Apache-2.0",
-    )  # fmt: skip
+    )
 
 
 def export(
@@ -146,7 +157,8 @@ def calibration_of(manifest: Manifest) -> Calibration:
     packed = manifest.calibration
     if packed is None or set(packed.temperature) != set(HEAD_OUTPUTS) or set(packed.thresholds) != set(LABELS):
         raise ConfigError(
-            f"package of {manifest.model.id} {manifest.model.version} carries no calibration of this head; export it again"
+            f"package of {manifest.model.id} {manifest.model.version} carries no calibration of this head;"
+            " export it again"
         )
     return Calibration(
         scalings=tuple(evaluate.Scaling(packed.temperature[name], 0.0) for name in HEAD_OUTPUTS),
@@ -160,8 +172,9 @@ def _packed(calibration: Calibration, tune: Sequence[Item]) -> PackedCalibration
         temperature={name: round(s.temperature, 6) for name, s in zip(HEAD_OUTPUTS, calibration.scalings, strict=True)},
         details={
             "n": len(tune),
-            "method": "temperature and shift by maximum likelihood on the tune split (shift folded into the bias); thresholds by F1,"
-            f" moved together until {evaluate.CLEAN_SHARE:.0%} of clean and {evaluate.HARD_SHARE:.0%} of hard-negative windows are called none",
+            "method": "temperature and shift by maximum likelihood on the tune split (shift folded into the bias); "
+            f"thresholds by F1, moved together until {evaluate.CLEAN_SHARE:.0%} of clean and {evaluate.HARD_SHARE:.0%} "
+            "of hard-negative windows are called none",
         },
     )
 
@@ -173,8 +186,8 @@ def _float32(parameter: torch.Tensor) -> np.ndarray[Any, Any]:
 def write_behaviour(package: Path, out: Path) -> int:
     """Write what the package must say of some windows: tokens, hashes of logits and head outputs, findings.
 
-    The file pins the whole path from a window to a verdict (evidence, prompt, tokenizer, engine, calibration), so that a
-    change of any of them shows until the model is trained and packed anew.
+    The file pins the whole path from a window to a verdict (evidence, prompt, tokenizer, engine, calibration), so that
+    a change of any of them shows until the model is trained and packed anew.
 
     Args:
         package: a package with calibration.

@@ -279,9 +279,13 @@ def over_outcomes(team: Team) -> list[int]:
     locus = []
     for gauge, place in ((team.g1, team.p1), (team.g2, team.p2), (team.g3, team.p3))[: team.rng.randint(2, 3)]:
         locus.append(
-            team.emit(agent, "message", team.word("report", v=team.value(gauge, place), q=gauge.quantity, p=place, u=gauge.unit),
-                      confidence=round(team.rng.uniform(0.9, 1.0), 2))
-        )  # fmt: skip
+            team.emit(
+                agent,
+                "message",
+                team.word("report", v=team.value(gauge, place), q=gauge.quantity, p=place, u=gauge.unit),
+                confidence=round(team.rng.uniform(0.9, 1.0), 2),
+            )
+        )
         locus.append(team.emit(agent, "outcome", None, outcome_of=team.events[-1].id, outcome=False))
     return locus
 
@@ -316,8 +320,12 @@ def fair_confidence(team: Team) -> list[int]:
     for gauge, place in ((team.g1, team.p1), (team.g2, team.p2)):
         team.call(agent, gauge.tool, {"place": place})
         team.result(agent, gauge.tool, team.word("result", v=team.value(gauge, place)))
-        team.emit(agent, "message", team.word("report", v=team.value(gauge, place), q=gauge.quantity, p=place, u=gauge.unit),
-                  confidence=round(team.rng.uniform(0.88, 1.0), 2))  # fmt: skip
+        team.emit(
+            agent,
+            "message",
+            team.word("report", v=team.value(gauge, place), q=gauge.quantity, p=place, u=gauge.unit),
+            confidence=round(team.rng.uniform(0.88, 1.0), 2),
+        )
         if team.rng.random() < 0.7:
             team.emit(agent, "outcome", None, outcome_of=team.events[-1].id, outcome=True)
     return []

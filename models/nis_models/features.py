@@ -53,8 +53,14 @@ def _numbers(window: Window) -> Iterator[float]:
         evidence.vague_acted,
     )
     for value in (
-        evidence.errors, evidence.goal_covered, evidence.off_goal, evidence.overclaim, evidence.residual, _log(evidence.idle_s), _log(evidence.quiet_ratio),
-    ):  # fmt: skip
+        evidence.errors,
+        evidence.goal_covered,
+        evidence.off_goal,
+        evidence.overclaim,
+        evidence.residual,
+        _log(evidence.idle_s),
+        _log(evidence.quiet_ratio),
+    ):
         yield from _maybe(value)
     yield len(window.events)
     newest = list(zip(window.events, evidence.events, strict=True))[-NEWEST:]
@@ -68,8 +74,14 @@ def _numbers(window: Window) -> Iterator[float]:
     yield from table.max(axis=0)
     device = window.device
     for reading in (
-        device.cpu_percent, device.memory_percent, device.temperature_c, device.throttled, device.z, device.trend, _log(device.stale_s),
-    ):  # fmt: skip
+        device.cpu_percent,
+        device.memory_percent,
+        device.temperature_c,
+        device.throttled,
+        device.z,
+        device.trend,
+        _log(device.stale_s),
+    ):
         yield from _maybe(None if reading is None else float(reading))
     yield abs(device.z or 0.0)
     yield max(device.cpu_percent or 0.0, 80.0)
@@ -82,8 +94,14 @@ def _event_numbers(seen: EventEvidence | None) -> Iterator[float]:
         return
     yield float(seen.repeats)
     for value in (
-        seen.similarity, seen.novelty, seen.unsourced, seen.on_goal, seen.coverage, _log(seen.gap_s), None if seen.failed is None else float(seen.failed),
-    ):  # fmt: skip
+        seen.similarity,
+        seen.novelty,
+        seen.unsourced,
+        seen.on_goal,
+        seen.coverage,
+        _log(seen.gap_s),
+        None if seen.failed is None else float(seen.failed),
+    ):
         yield from _maybe(value)
     yield from (float(name in seen.flags) for name in FLAG_NAMES)
 

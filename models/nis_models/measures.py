@@ -137,16 +137,18 @@ def per_label(
         f1 = 2 * hits / (n_true + n_said) if n_true + n_said else None
         area = average_precision(p[use, i], truth)
         table[label] = {
-            "n": n_true, "recall": _round(recall), "precision": _round(precision), "f1": _round(f1), "average_precision": _round(area),
-        }  # fmt: skip
+            "n": n_true,
+            "recall": _round(recall),
+            "precision": _round(precision),
+            "f1": _round(f1),
+            "average_precision": _round(area),
+        }
     return table
 
 
 def class_recalls(truth: Array, said: Array, classes: int) -> Array:
     """Recall of each class 0..classes-1 and, last, of none (-1); NaN where a class has no window."""
-    return np.array([
-        (said[truth == c] == c).mean() if (truth == c).any() else np.nan for c in (*range(classes), -1)
-    ])  # fmt: skip
+    return np.array([(said[truth == c] == c).mean() if (truth == c).any() else np.nan for c in (*range(classes), -1)])
 
 
 def class_f1(truth: Array, said: Array, classes: int) -> Array:

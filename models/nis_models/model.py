@@ -91,9 +91,14 @@ class Layer(nn.Module):
         self.shape, self.ternary = shape, ternary
         width, ffn = shape.hidden, shape.ffn
         for name, (rows, columns) in {
-            "q": (width, width), "k": (width, width), "v": (width, width), "o": (width, width),
-            "gate": (ffn, width), "up": (ffn, width), "down": (width, ffn),
-        }.items():  # fmt: skip
+            "q": (width, width),
+            "k": (width, width),
+            "v": (width, width),
+            "o": (width, width),
+            "gate": (ffn, width),
+            "up": (ffn, width),
+            "down": (width, ffn),
+        }.items():
             weight = torch.empty(rows, columns)
             # What a layer adds to the stream starts small, so that words are not drowned in noise.
             nn.init.normal_(weight, std=columns**-0.5 * (ADDED_SHARE if name in ("o", "down") else 1.0))

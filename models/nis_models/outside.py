@@ -1,8 +1,8 @@
 """Judging files from outside: each line through exactly the daemon's monitor, scored for what the line has labels for.
 
 A line is a recorded run (``events[{agent, kind, text}]`` with ``outcome``, ``findings``, ``step_labels``) or a window
-(``goal``, ``events[{t, agent, kind, text}]``, ``label`` or ``labels``, ``locus``, ``hard_negative_for``). What is said of
-a line is what the fused monitor said: rules and model together, at the package's thresholds.
+(``goal``, ``events[{t, agent, kind, text}]``, ``label`` or ``labels``, ``locus``, ``hard_negative_for``). What is said
+of a line is what the fused monitor said: rules and model together, at the package's thresholds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nis_edge.wire.traces import canonical_events, decode_run
 from nis_models import measures
 
 RULE_SCORE: Final = 0.9
-"""What a finding that only a rule raised counts when findings are ranked: rules fire or do not, and have no probability."""
+"""What a finding that only a rule raised counts when findings are ranked: rules have no probability."""
 
 
 @dataclass
@@ -96,16 +96,26 @@ def write_predictions(judged: list[Judged], path: Path) -> None:
     """Write one line per judged line."""
     with path.open("w", encoding="utf-8") as out:
         for line in judged:
-            out.write(json.dumps({
-                "id": line.id, "probabilities": line.probabilities, "findings": line.found, "label": line.first, "confidence": line.confidence,
-                "failure_probability": line.failure, "locus": line.locus, "assessment": {"status": line.status, "level": line.level},
-            }) + "\n")  # fmt: skip
+            out.write(
+                json.dumps(
+                    {
+                        "id": line.id,
+                        "probabilities": line.probabilities,
+                        "findings": line.found,
+                        "label": line.first,
+                        "confidence": line.confidence,
+                        "failure_probability": line.failure,
+                        "locus": line.locus,
+                        "assessment": {"status": line.status, "level": line.level},
+                    }
+                )
+                + "\n"
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as lines:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, raw in enumerate(lines, start=1):
                 if raw.strip() and len(raw) <= RUN_BYTES_MAX:
                     yield number, raw
@@ -138,20 +148,36 @@ def _judge(raw: bytes, number: int, judge: PromptJudge) -> Judged:
         scores[label] = max(scores.get(label, 0.0), shown, _margin(probabilities[label], thresholds.get(label, 0.5)))
     first = max(scores, key=lambda label: scores[label]) if scores else measures.NONE
     place = {event.id: i - (run.goal is not None) for i, event in enumerate(events)}
-    locus = sorted({
-        place[key] for episode in replay.episodes if episode.finding.label == first for key in episode.finding.evidence if place.get(key, -1) >= 0
-    })  # fmt: skip
+    locus = sorted(
+        {
+            place[key]
+            for episode in replay.episodes
+            if episode.finding.label == first
+            for key in episode.finding.evidence
+            if place.get(key, -1) >= 0
+        }
+    )
     last = replay.last
     return Judged(
-        id=run.id, source=str(fields.get("source") or run.system or "unnamed"), group=str(fields.get("group") or run.id),
-        probabilities=probabilities, found=sorted(scores, key=LABELS.index), first=first,
+        id=run.id,
+        source=str(fields.get("source") or run.system or "unnamed"),
+        group=str(fields.get("group") or run.id),
+        probabilities=probabilities,
+        found=sorted(scores, key=LABELS.index),
+        first=first,
         confidence=probabilities[first] if first in LABELS else 1.0 - max(probabilities.values()),
-        failure=answers[-1].failure_probability if answers else None, locus=locus,
-        status=replay.worst, level=last.level if last else None, truth=_truth(fields), locus_true=[int(i) for i in fields.get("locus") or []],
-        hard_negative_for=fields.get("hard_negative_for"), outcome=run.outcome,
+        failure=answers[-1].failure_probability if answers else None,
+        locus=locus,
+        status=replay.worst,
+        level=last.level if last else None,
+        truth=_truth(fields),
+        locus_true=[int(i) for i in fields.get("locus") or []],
+        hard_negative_for=fields.get("hard_negative_for"),
+        outcome=run.outcome,
         steps_true=[(int(step["step"]), str(step.get("agent", ""))) for step in run.step_labels if "step" in step],
-        agents=[line.agent for line in run.events], length=len(run.events),
-    )  # fmt: skip
+        agents=[line.agent for line in run.events],
+        length=len(run.events),
+    )
 
 
 _RUN_FIELDS: Final = (
@@ -226,14 +252,26 @@ def _findings(rows: list[Judged]) -> dict[str, Any]:
     pooled_y = np.array([float(label in (row.truth or ())) for row in rows for label in LABELS])
     return {
         "n": len(rows),
-        "recall": {name: None if np.isnan(r) else round(float(r), 4) for name, r in zip((*codes, measures.NONE), recalls, strict=True)},
+        "recall": {
+            name: None if np.isnan(r) else round(float(r), 4)
+            for name, r in zip((*codes, measures.NONE), recalls, strict=True)
+        },
         "balanced_accuracy": round(float(np.nanmean(recalls)), 4),
-        "balanced_accuracy_ci95": measures.bootstrap(groups, lambda i: float(np.nanmean(measures.class_recalls(truth[everything[i]], said[everything[i]], len(codes))))),
+        "balanced_accuracy_ci95": measures.bootstrap(
+            groups,
+            lambda i: float(np.nanmean(measures.class_recalls(truth[everything[i]], said[everything[i]], len(codes)))),
+        ),
         "macro_f1": round(float(np.nanmean(measures.class_f1(truth, said, len(codes)))), 4),
-        "hard_negatives_called_none": round(float(np.mean([row.first == measures.NONE for row in hard])), 4) if hard else None,
-        "locus_within_one": round(float(np.mean([any(abs(i - j) <= 1 for i in row.locus for j in row.locus_true) for row in located])), 4) if located else None,
+        "hard_negatives_called_none": round(float(np.mean([row.first == measures.NONE for row in hard])), 4)
+        if hard
+        else None,
+        "locus_within_one": round(
+            float(np.mean([any(abs(i - j) <= 1 for i in row.locus for j in row.locus_true) for row in located])), 4
+        )
+        if located
+        else None,
         "ece": round(measures.expected_calibration_error(pooled_p, pooled_y), 4),
-    }  # fmt: skip
+    }
 
 
 def _outcome(rows: list[Judged]) -> dict[str, Any]:

@@ -126,8 +126,12 @@ def _clean(rng: random.Random, run: Run, corpus: Corpus, *, hard: bool) -> Item:
         kind = rng.choice(("looping", "contradiction", "overconfident"))
         agent = case.agent()
         if kind == "looping":
-            lines += [case.call(agent, "lookup", {"page": 2}), RunLine(agent="tool:lookup", kind="tool", text=case.word("outage")),
-                      case.call(agent, "lookup", {"page": 2}), RunLine(agent="tool:lookup", kind="tool", text='{"status": "ok", "rows": 12}')]  # fmt: skip
+            lines += [
+                case.call(agent, "lookup", {"page": 2}),
+                RunLine(agent="tool:lookup", kind="tool", text=case.word("outage")),
+                case.call(agent, "lookup", {"page": 2}),
+                RunLine(agent="tool:lookup", kind="tool", text='{"status": "ok", "rows": 12}'),
+            ]
         elif kind == "contradiction":
             lines += [RunLine(agent=agent, kind="agent", text=case.word("correction", v=rng.randint(12, 400)))]
         else:
@@ -137,9 +141,18 @@ def _clean(rng: random.Random, run: Run, corpus: Corpus, *, hard: bool) -> Item:
 
 
 def _item(
-    rng: random.Random, run: Run, lines: list[RunLine], labels: tuple[str, ...], locus: tuple[int, ...], template: str,
-    split: Split, *, failure: bool | None = None, known: tuple[str, ...] | None = None, idle_gaps: float | None = None,
-) -> Item:  # fmt: skip
+    rng: random.Random,
+    run: Run,
+    lines: list[RunLine],
+    labels: tuple[str, ...],
+    locus: tuple[int, ...],
+    template: str,
+    split: Split,
+    *,
+    failure: bool | None = None,
+    known: tuple[str, ...] | None = None,
+    idle_gaps: float | None = None,
+) -> Item:
     events = list(canonical_events(Run(id=run.id, events=tuple(lines))))
     goal = next((event.text for event in events if event.kind == "goal"), None)
     time_known = idle_gaps is not None or rng.random() < 0.4
@@ -154,9 +167,17 @@ def _item(
     window = window_of(goal, events, NO_DEVICE, now, time_known=time_known)
     cut = len(events) - len(window.events)
     return Item(
-        window=window, labels=labels, locus=tuple(i - cut for i in locus if i >= cut), hard_negative_for=None, failure=failure,
-        source=run.source, group=f"{run.source}:{run.group}", template=template, split=split, known=known,
-    )  # fmt: skip
+        window=window,
+        labels=labels,
+        locus=tuple(i - cut for i in locus if i >= cut),
+        hard_negative_for=None,
+        failure=failure,
+        source=run.source,
+        group=f"{run.source}:{run.group}",
+        template=template,
+        split=split,
+        known=known,
+    )
 
 
 class _Case:
@@ -193,10 +214,28 @@ class _Case:
         names = sorted({line.agent for line in self.lines})
         harm = self.rng.choice(trade.harms)
         usual: dict[str, object] = {
-            "q": topic, "q1": topic, "q2": other, "p": other, "p1": other, "p2": topic, "u": "", "u2": "units", "v": self.rng.randint(11, 900),
-            "n": self.rng.randint(11, 60), "tool": "lookup", "a": self.rng.choice(names), "a1": names[0], "a2": names[-1], "a3": names[0],
-            "b": names[-1], "thing": topic, "report": "answer", "words": harm.words, "act": harm.words, "k": "query",
-        }  # fmt: skip
+            "q": topic,
+            "q1": topic,
+            "q2": other,
+            "p": other,
+            "p1": other,
+            "p2": topic,
+            "u": "",
+            "u2": "units",
+            "v": self.rng.randint(11, 900),
+            "n": self.rng.randint(11, 60),
+            "tool": "lookup",
+            "a": self.rng.choice(names),
+            "a1": names[0],
+            "a2": names[-1],
+            "a3": names[0],
+            "b": names[-1],
+            "thing": topic,
+            "report": "answer",
+            "words": harm.words,
+            "act": harm.words,
+            "k": "query",
+        }
         return say(self.rng, bank, self.corpus.split, **{**usual, **slots})
 
     def call(self, agent: str, tool: str, arguments: dict[str, object]) -> RunLine:
@@ -261,8 +300,10 @@ def _contradict_number(case: _Case) -> tuple[list[RunLine], tuple[int, ...]]:
 
 def _contradict_state(case: _Case) -> tuple[list[RunLine], tuple[int, ...]]:
     lines, place = case.middle(), case.rng.randrange(10**6)
-    one, other = (say(random.Random(place), bank, case.corpus.split, thing="result", p=case.run.events[0].agent)  # noqa: S311
-                  for bank in ("contra_state_a", "contra_state_b"))  # fmt: skip
+    one, other = (
+        say(random.Random(place), bank, case.corpus.split, thing="result", p=case.run.events[0].agent)  # noqa: S311
+        for bank in ("contra_state_a", "contra_state_b")
+    )
     return _append(
         lines,
         [RunLine(agent=case.agent(), kind="agent", text=one), RunLine(agent=case.agent(), kind="agent", text=other)],

@@ -96,9 +96,16 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
     window, kept = _window(team, rng, idle, recorded=_may_be_recorded(team, template) and rng.random() < RECORDED_SHARE)
     shown = tuple(kept[i] for i in locus if i in kept)
     return Item(
-        window=window, labels=tuple(sorted(set(labels), key=LABELS.index)), locus=shown, hard_negative_for=hard, failure=None,
-        source="simulated", group=f"{split}:{seed}", template=template, split=split,
-    )  # fmt: skip
+        window=window,
+        labels=tuple(sorted(set(labels), key=LABELS.index)),
+        locus=shown,
+        hard_negative_for=hard,
+        failure=None,
+        source="simulated",
+        group=f"{split}:{seed}",
+        template=template,
+        split=split,
+    )
 
 
 def _work(team: Team, steps: int) -> None:

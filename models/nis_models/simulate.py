@@ -66,9 +66,13 @@ class Team:
         while len(names) < 3:
             names.append(names[0])
         team = cls(
-            rng=rng, split=split, trade=trade, agents=names, pace_s=rng.choice((0.3, 1.0, 2.0, 5.0, 12.0)),
+            rng=rng,
+            split=split,
+            trade=trade,
+            agents=names,
+            pace_s=rng.choice((0.3, 1.0, 2.0, 5.0, 12.0)),
             clock=1.7e9 + rng.randrange(10**6),
-        )  # fmt: skip
+        )
         if rng.random() < 0.6:
             team.device = healthy_device(rng)
         return team
@@ -79,8 +83,13 @@ class Team:
         """Append one event and return its index; ``wait`` scales the time since the event before."""
         self.clock += self.pace_s * wait * self.rng.lognormvariate(0.0, 0.5)
         event = AgentEvent(
-            id=str(len(self.events) + 1), ts=round(self.clock, 3), agent=agent, kind=kind, text=text, **fields,  # type: ignore[arg-type]
-        )  # fmt: skip
+            id=str(len(self.events) + 1),
+            ts=round(self.clock, 3),
+            agent=agent,
+            kind=kind,
+            text=text,
+            **fields,  # type: ignore[arg-type]
+        )
         self.events.append(event)
         return len(self.events) - 1
 
@@ -91,11 +100,26 @@ class Team:
     def word(self, bank: str, **slots: object) -> str:
         """Return a wording with the usual slots filled in; given slots win."""
         usual: dict[str, object] = {
-            "p": self.p1, "p1": self.p1, "p2": self.p2, "q1": self.g1.quantity, "q2": self.g2.quantity, "q": self.g1.quantity,
-            "u": self.g1.unit, "u2": self.g2.unit, "act": self.act.words, "words": self.act.words, "tool": self.g1.tool,
-            "report": self.trade.report, "thing": self.trade.thing, "n": self.rng.randint(11, 48),
-            "a1": self.agents[0], "a2": self.agents[1], "a3": self.agents[2], "a": self.agents[1], "b": self.agents[2],
-        }  # fmt: skip
+            "p": self.p1,
+            "p1": self.p1,
+            "p2": self.p2,
+            "q1": self.g1.quantity,
+            "q2": self.g2.quantity,
+            "q": self.g1.quantity,
+            "u": self.g1.unit,
+            "u2": self.g2.unit,
+            "act": self.act.words,
+            "words": self.act.words,
+            "tool": self.g1.tool,
+            "report": self.trade.report,
+            "thing": self.trade.thing,
+            "n": self.rng.randint(11, 48),
+            "a1": self.agents[0],
+            "a2": self.agents[1],
+            "a3": self.agents[2],
+            "a": self.agents[1],
+            "b": self.agents[2],
+        }
         return say(self.rng, bank, self.split, **{**usual, **slots})
 
     def call(self, agent: str, tool: str, arguments: dict[str, object], **fields: object) -> int:
@@ -107,8 +131,14 @@ class Team:
     def result(self, agent: str, tool: str, text: str, *, ok: bool | None = True, wait: float = 0.5) -> int:
         """Append a tool's answer."""
         return self.emit(
-            agent, "tool_result", text, tool=tool, ok=ok, wait=wait, latency_ms=round(self.pace_s * 1000 * self.rng.uniform(0.05, 0.6), 1)
-        )  # fmt: skip
+            agent,
+            "tool_result",
+            text,
+            tool=tool,
+            ok=ok,
+            wait=wait,
+            latency_ms=round(self.pace_s * 1000 * self.rng.uniform(0.05, 0.6), 1),
+        )
 
     # --- work done right ----------------------------------------------------------------------------------------------
 
@@ -141,9 +171,12 @@ class Team:
         if told:
             if rng.random() < 0.25:
                 last = self.emit(
-                    agent, "claim", None if rng.random() < 0.5 else self.word("report", v=value, **slots),
-                    claim=Claim(key=f"{gauge.quantity} {place}", value=value, unit=gauge.unit), confidence=self.doubt(0.6, 0.9),
-                )  # fmt: skip
+                    agent,
+                    "claim",
+                    None if rng.random() < 0.5 else self.word("report", v=value, **slots),
+                    claim=Claim(key=f"{gauge.quantity} {place}", value=value, unit=gauge.unit),
+                    confidence=self.doubt(0.6, 0.9),
+                )
             else:
                 last = self.says(agent, "report", v=value, **slots)
                 if rng.random() < 0.15:

@@ -35,9 +35,12 @@ def learn(texts: Iterable[str]) -> str:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=2, show_progress=False, special_tokens=list(SPECIALS),
+        vocab_size=VOCABULARY,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     learned = json.loads(tokenizer.to_str())
     # The specials keep their ids in the vocabulary, but nothing that reads this file may find them in a text: an event

@@ -1,8 +1,8 @@
 """Training: fixed seed, batches of like length, checkpoints that resume exactly.
 
 One window is one example: the task head is read at ``<ask>`` only, so the last layer costs little. What a window shows
-is what the device would show: the same ``render``, the same cuts. A run that stops goes on from its last checkpoint with
-the same optimizer, random state and place in the data, and ends in the same weights.
+is what the device would show: the same ``render``, the same cuts. A run that stops goes on from its last checkpoint
+with the same optimizer, random state and place in the data, and ends in the same weights.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def examples_of(items: list[Item], tokenizer: Encoder) -> Examples:
     tokens = [np.array(encode(render(item.window), tokenizer), dtype=np.int32) for item in items]
     pairs = [targets_of(item) for item in items]
     return Examples(
-        tokens, np.array([pair[0] for pair in pairs], dtype=np.float32), np.array([pair[1] for pair in pairs], dtype=np.float32)
-    )  # fmt: skip
+        tokens,
+        np.array([pair[0] for pair in pairs], dtype=np.float32),
+        np.array([pair[1] for pair in pairs], dtype=np.float32),
+    )
 
 
 def batches(lengths: np.ndarray[Any, Any], config: Config, epoch: int) -> list[np.ndarray[Any, Any]]:
@@ -110,8 +112,10 @@ class Run:
                 {"params": [p for p in self.model.parameters() if p.ndim == 2], "decays": True},
                 {"params": [p for p in self.model.parameters() if p.ndim == 1], "decays": False},
             ],
-            lr=config.train.learning_rate, betas=(0.9, 0.98), weight_decay=0.0,
-        )  # fmt: skip
+            lr=config.train.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+        )
         self.step = 0
         self.windows = 0
         self.lengths = np.array([len(row) for row in examples.tokens])
@@ -140,9 +144,13 @@ class Run:
             if self.step % 20 == 0 or self.step == self.steps:
                 now = time.monotonic()
                 entry = {
-                    "step": self.step, "steps": self.steps, "windows": self.windows, "loss": round(sum(losses) / len(losses), 4),
-                    "lr": self._learning_rate(), "tokens_per_s": round(tokens / (now - since)),
-                }  # fmt: skip
+                    "step": self.step,
+                    "steps": self.steps,
+                    "windows": self.windows,
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "lr": self._learning_rate(),
+                    "tokens_per_s": round(tokens / (now - since)),
+                }
                 self._log(entry)
                 progress(entry)
                 losses, tokens, since = [], 0, now
@@ -162,11 +170,16 @@ class Run:
         temporary = self.folder / ".checkpoint.partial"
         torch.save(
             {
-                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state(),
-                "step": self.step, "windows": self.windows, "config": self.config.sha256, "examples": len(self.examples),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+                "step": self.step,
+                "windows": self.windows,
+                "config": self.config.sha256,
+                "examples": len(self.examples),
             },
             temporary,
-        )  # fmt: skip
+        )
         temporary.replace(self.folder / "checkpoint.pt")
 
     def resume(self) -> None:
@@ -201,7 +214,7 @@ class Run:
             epoch += 1
 
     def _settle_precision(self) -> None:
-        """Float at first, ternary from the set step on: rounding a model that has learnt costs less than learning rounded."""
+        """Float at first, then ternary: rounding what has been learnt costs less than learning rounded."""
         is_ternary = self.ternary and self.step >= self.config.train.float_share * self.steps
         for layer in (*self.model.trunk, *self.model.head):
             layer.ternary = is_ternary

@@ -29,9 +29,12 @@ def data_inspect(args: argparse.Namespace) -> int:
     items = data.read(args.data, args.split)
     print(", ".join(f"{label} {count}" for label, count in sorted(data.label_counts(items).items())))
     shown = [
-        item for item in items
-        if args.label is None or args.label in item.labels or (args.label == "none" and not item.labels and item.known is None)
-    ][: args.count]  # fmt: skip
+        item
+        for item in items
+        if args.label is None
+        or args.label in item.labels
+        or (args.label == "none" and not item.labels and item.known is None)
+    ][: args.count]
     for item in shown:
         holds = ", ".join(item.labels) or ("none" if item.known is None else "unknown")
         print(f"\n{holds}  [{item.source}, {item.template}] events {list(item.locus)}")

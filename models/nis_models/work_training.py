@@ -123,13 +123,21 @@ def export_model(args: argparse.Namespace) -> int:
     log = [json.loads(line) for line in (args.run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     lineage = {
         "data": {split: entry["sha256"] for split, entry in manifest["splits"].items()},  # type: ignore[attr-defined]
-        "data_sources": sorted({
-            key for entry in manifest["splits"].values() for key in entry["counts"] if not key.startswith("label:")  # type: ignore[attr-defined]
-        }),
-        "config": config.name, "config_sha256": config.sha256, "seed": config.seed,
+        "data_sources": sorted(
+            {
+                key
+                for entry in manifest["splits"].values()
+                for key in entry["counts"]
+                if not key.startswith("label:")  # type: ignore[attr-defined]
+            }
+        ),
+        "config": config.name,
+        "config_sha256": config.sha256,
+        "seed": config.seed,
         "training": {"windows": log[-1]["windows"], "steps": log[-1]["step"], "last_loss": log[-1]["loss"]},
-        "card": "models/cards/nis-nano.md", "metrics": "models/nis-nano/metrics.json",
-    }  # fmt: skip
+        "card": "models/cards/nis-nano.md",
+        "metrics": "models/nis-nano/metrics.json",
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sha256, calibration = export.export(
         model,
@@ -168,9 +176,15 @@ def evaluate_model(args: argparse.Namespace) -> int:
         print("judging ...", flush=True)
         figures = evaluate.compare(judged, items["tune"], items["test"], fixed)
         record = {
-            "model": {"id": model.manifest.model.id, "version": model.manifest.model.version, "sha256": model.package.sha256, "isa": model.isa},
-            "data": data.manifest_of(args.data), "judges": figures,
-        }  # fmt: skip
+            "model": {
+                "id": model.manifest.model.id,
+                "version": model.manifest.model.version,
+                "sha256": model.package.sha256,
+                "isa": model.isa,
+            },
+            "data": data.manifest_of(args.data),
+            "judges": figures,
+        }
     _print_table(figures)
     if args.json is not None:
         args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")

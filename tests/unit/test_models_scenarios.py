@@ -85,9 +85,19 @@ def _runs(folder: Path) -> None:
                         }
                     )
                     events.append({"agent": "user", "kind": "user", "text": "the first of May"})
-                out.write(json.dumps({
-                    "id": f"{number}", "source": name.split(".")[0], "system": "s", "group": f"g{number}", "events": events, "outcome": number % 2,
-                }) + "\n")  # fmt: skip
+                out.write(
+                    json.dumps(
+                        {
+                            "id": f"{number}",
+                            "source": name.split(".")[0],
+                            "system": "s",
+                            "group": f"g{number}",
+                            "events": events,
+                            "outcome": number % 2,
+                        }
+                    )
+                    + "\n"
+                )
 
 
 def test_faults_go_into_real_runs_and_groups_stay_in_their_split(tmp_path: Path) -> None:
