@@ -133,14 +133,16 @@ class HttpApi:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        crowded = len(self._open) >= API_CONNECTIONS_MAX
+        count = len(self._open)
         self._open.add(task)
         try:
             peer = _Peer(reader, writer)
-            if crowded:
-                await peer.send(_error(503, f"more than {API_CONNECTIONS_MAX} connections"), close=True)
-            else:
+            if count < API_CONNECTIONS_MAX:
                 await self._serve(peer)
+            elif count < 2 * API_CONNECTIONS_MAX:
+                # What was sent is read first: closing over unread bytes would take the answer back.
+                await asyncio.wait_for(reader.read(_READ_BYTES), 1.0)
+                await peer.send(_error(503, f"more than {API_CONNECTIONS_MAX} connections"), close=True)
         except (OSError, asyncio.TimeoutError, h11.ProtocolError):
             pass  # the peer is gone, too slow, or speaks something else; there is nobody to tell
         finally:

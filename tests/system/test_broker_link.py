@@ -68,6 +68,9 @@ class Authority:
                 self.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
             )
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.KeyUsage(True, False, False, False, False, ca, ca, False, False), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
             )
@@ -103,6 +106,8 @@ def test_a_published_message_is_acknowledged_and_delivered_with_its_retained_fla
         reader = await connect(options(mosquitto.port, "reader"), seen)
         writer = await connect(options(mosquitto.port), ignore)
         reader.subscribe_nowait("t/#")
+        reader.publish_nowait(Message("t/first", b"", 1))
+        await acknowledged(reader, 1)  # so the broker has seen the subscription before it
         mid = writer.publish_nowait(Message("t/x", b"1", 1, properties=(("schema", "a/1"),), expiry_s=60))
         assert [(a.message_id, a.reason) for a in await writer.wait_acknowledgements(5)] == [(mid, None)]
         await seen.wait_for(lambda m: ("t/x", b"1", False) in m)

@@ -110,6 +110,7 @@ def test_a_signal_stops_it_cleanly_and_the_farewell_says_why(
     subscriber = Subscriber(mosquitto.port, f"{PREFIX}/#")
     with DaemonProcess(tmp_path, mqtt(mosquitto.port)).start() as daemon:
         subscriber.wait(lambda: b'"online"' in (subscriber.last(f"{PREFIX}/status") or b""), "the birth is seen")
+        subscriber.wait(lambda: subscriber.last(f"{PREFIX}/meta"), "the description is seen")
         assert json.loads(subscriber.last(f"{PREFIX}/meta") or b"")["device"] == "dut"
         assert daemon.end(number) == code
         assert daemon.events("daemon.stopped")[0]["reason"] == reason
