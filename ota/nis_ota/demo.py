@@ -78,8 +78,8 @@ def main() -> int:
         folder = Path(name)
         broker = stack.enter_context(broker_for(folder))
         url = stack.enter_context(web_server(folder / "www"))
-        repository = make_repository(folder)
-        config = write_config(folder, broker, url, repository)
+        root = make_repository(folder)
+        config = write_config(folder, broker, url, root)
         arrivals = None
         if broker is not None:
             arrivals = Arrivals(*broker)
@@ -125,7 +125,7 @@ def broker_for(folder: Path) -> Iterator[tuple[str, int] | None]:
 @contextlib.contextmanager
 def web_server(folder: Path) -> Iterator[str]:
     """Serve a folder on loopback, as any web server or bucket would; yields its URL."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
@@ -141,10 +141,12 @@ def web_server(folder: Path) -> Iterator[str]:
 
 
 def make_repository(folder: Path) -> Path:
-    """`nis-ota init-repo` with throwaway keys; returns the root metadata a device is given."""
-    publisher("init-repo", str(folder / "repository"), "--root", "1/1", "--targets", "1/1", "--plain-keys")
+    """A repository with throwaway keys, published while it offers nothing yet; returns the root a device is given."""
+    repository = folder / "repository"
+    publisher("init-repo", str(repository), "--root", "1/1", "--targets", "1/1", "--plain-keys")
+    publisher("publish", str(repository), "--to", str(folder / "www"))
     print("publisher: a signed repository with throwaway keys")
-    return folder / "repository" / "metadata" / "1.root.json"
+    return repository / "metadata" / "1.root.json"
 
 
 def publish_update(folder: Path, broker: tuple[str, int] | None) -> None:
