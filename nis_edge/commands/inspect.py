@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from nis_edge.pack.reader import Package
 
 DESCRIPTION = "Header, tensors and hashes of a model package. The header is checked; for the bytes see nis-edge verify."
 EXAMPLE = "nis-edge inspect models/nis-nano/nis-nano.nis"
+
+SHOWN: Final = 8
+"""Special tokens on the screen; a monitor's package has hundreds, and --json prints them all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +64,9 @@ def _as_text(package: Package) -> str:
     task_heads = ", ".join(
         f"{name} ({head.layers} layers, {len(head.outputs)} outputs)" for name, head in sorted(shape.task_heads.items())
     )
-    specials = " ".join(f"{name}={token}" for name, token in sorted(manifest.tokenizer.specials.items()))
+    specials = manifest.tokenizer.specials
+    listed = " ".join(f"{name}={token}" for name, token in sorted(specials.items(), key=lambda item: item[1])[:SHOWN])
+    more = f" and {len(specials) - SHOWN} more" if len(specials) > SHOWN else ""
     facts = [
         ("model", f"{manifest.model.id} {manifest.model.version}, licence {manifest.licence or 'not stated'}"),
         ("file", f"{package.path}, {package.size_bytes:,} bytes, format {manifest.format}"),
@@ -79,7 +84,7 @@ def _as_text(package: Package) -> str:
             + ("tied" if shape.tied_head else str(manifest.quantisation.head)),
         ),
         ("task heads", task_heads or "none"),
-        ("tokenizer", f"{manifest.tokenizer.kind} {specials}".rstrip()),
+        ("tokenizer", f"{manifest.tokenizer.kind} {listed}{more}".rstrip()),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("calibrated", "no" if manifest.calibration is None else "yes"),
         ("self-tests", str(len(manifest.golden))),

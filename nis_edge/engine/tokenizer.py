@@ -68,8 +68,10 @@ class Tokenizer:
         """
         known = self.find_special(name)
         if known is None:
-            listed = ", ".join(sorted(self._specials)) or "none"
-            raise ModelError(f"the tokenizer has no special token {name!r}; the package lists {listed}")
+            raise ModelError(
+                f"the tokenizer has no special token {name!r} among the {len(self._specials)} the package lists;"
+                " nis-edge inspect --json PKG shows them"
+            )
         return known
 
 
