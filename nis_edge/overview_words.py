@@ -46,9 +46,10 @@ def summary_line(view: View) -> str:
     verdict = view["verdict"]
     status = f"{verdict['status']} ({verdict['level'] or 'no level'})" if verdict else "no verdict yet"
     findings = ", ".join(f["label"] for f in verdict["findings"]) if verdict and verdict["findings"] else "none"
+    power = power_words(view) if view["power"]["watts"] is not None else "unknown"
     return (
         f"{status}  findings: {findings}  events {view['events']['seen']}  {latency_words(view)}  "
-        f"power {power_words(view)}  broker {broker_words(view)}"
+        f"power {power}  broker {broker_words(view)}"
     )
 
 
