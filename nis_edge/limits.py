@@ -221,7 +221,7 @@ MQTT_CONNECT_SECONDS_MAX: Final = 10.0
 """TCP, TLS and CONNACK each; a broker that is slower is called out of reach and tried again."""
 
 MQTT_INCOMING_MAX: Final = 256
-"""Messages other than agent events (notices, commands) that wait for their loop; the oldest is dropped, counted."""
+"""Update notices that wait for their loop; the oldest is dropped, as only the newest matters."""
 
 API_CONNECTIONS_MAX: Final = 32
 """Connections at one time; one more is answered 503 and closed."""
