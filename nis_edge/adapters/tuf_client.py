@@ -293,6 +293,11 @@ class TrustedRepository:
         """Version floors including everything verified so far."""
         return dict(self._updater.seen)
 
+    @property
+    def consistent_snapshot(self) -> bool:
+        """Whether files carry their hash in their name, as all of ours do."""
+        return bool(self._updater._trusted_set.root.consistent_snapshot)
+
     def refresh(self) -> None:
         """Bring the top-level metadata up to date.
 
@@ -347,11 +352,14 @@ def target_url(base_url: str, target: Target) -> str:
 
 
 def _as_target(info: TargetFile) -> Target:
-    sha256 = info.hashes.get("sha256")
-    if sha256 is None:
-        raise UntrustedMetadataError(f"target {info.path!r} is signed without a SHA-256; {OLD_MODEL_STAYS}")
     custom: Any = info.custom
-    return Target(path=info.path, length=info.length, sha256=sha256, custom=custom if isinstance(custom, dict) else {})
+    return Target(
+        path=info.path,
+        length=info.length,
+        sha256=info.hashes.get("sha256", ""),
+        custom=custom if isinstance(custom, dict) else {},
+        hashes=dict(info.hashes),
+    )
 
 
 class _Sill:

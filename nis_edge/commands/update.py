@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from nis_edge.config import Config, device_id, load, state_folder
-from nis_edge.errors import ConfigError, UpdateError
+from nis_edge.errors import UpdateError
 from nis_edge.mailbox import Mailbox, Request
 
 if TYPE_CHECKING:
     from nis_edge.updating import Activation
 
-DESCRIPTION = """Model updates of this device.
-
-  status    what runs, what is on its way, what was refused and why
-  check     look at what is offered, change nothing
-  apply     look, download, verify, test, and put the new model on probation
-  rollback  return to the previous model; the present one is not taken again until its publisher offers it anew
-  import    like apply, from a folder that nis-ota publish made (a USB stick); the same checks"""
+DESCRIPTION = "Model updates of this device: what is installed, what is offered, and the operator's say in it."
 EXAMPLE = "nis-edge update import /media/usb/nis --config /etc/nis-edge/nis-edge.toml"
 
-ACTIONS: Final = ("status", "check", "apply", "rollback", "import")
+ACTIONS: Final = {
+    "status": "what runs, what is on its way, what was refused and why",
+    "check": "look at what is offered, change nothing",
+    "apply": "look, download, verify, test, and put the new model on probation",
+    "rollback": "return to the previous model; the present one is not taken again until its publisher offers it anew",
+    "import": "like apply, from a folder that nis-ota publish made (a USB stick); the same checks",
+}
 PATIENCE_S: Final = 900.0
 """How long a request to the daemon may take before the command stops waiting (the daemon goes on)."""
 
@@ -44,22 +44,36 @@ LOOK_EVERY_S: Final = 0.2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("action", choices=ACTIONS)
-    parser.add_argument("path", nargs="?", type=Path, help="import: the published folder")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
-    parser.add_argument("--repository", metavar="URL", help="instead of update.repository")
-    parser.add_argument("--root", type=Path, metavar="FILE", help="instead of update.root: the metadata to trust first")
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in ACTIONS.items():
+        action = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == "import":
+            action.add_argument("path", type=Path, metavar="FOLDER", help="a folder that nis-ota publish made")
+        action.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+        action.add_argument("--json", action="store_true", help="print facts as JSON")
+        if name not in ("status", "rollback"):
+            action.add_argument("--repository", metavar="URL", help="instead of update.repository")
+            action.add_argument("--root", type=Path, metavar="FILE", help="instead of update.root: what to trust first")
+        action.set_defaults(act=_act, path=None, repository=None, root=None)
+    client = actions.add_parser(
+        "tuf-client", help="the client of the public TUF conformance suite (its interface: CLIENT-CLI.md)"
+    )
+    client.add_argument("--metadata-dir", type=Path, required=True)
+    client.add_argument("--metadata-url")
+    client.add_argument("--target-name", action="append", default=[])
+    client.add_argument("--target-dir", type=Path)
+    client.add_argument("--target-base-url")
+    client.add_argument("do", choices=("init", "refresh", "download"))
+    client.add_argument("trusted_root", type=Path, nargs="?")
+    client.set_defaults(act=_conform)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if (args.action == "import") != (args.path is not None):
-        raise ConfigError(
-            "import needs the folder: nis-edge update import FOLDER"
-            if args.action == "import"
-            else f"{args.action} takes no path; did you mean import {args.path}?"
-        )
+    return int(args.act(args))
+
+
+def _act(args: argparse.Namespace) -> int:
     config = load(args.config) if args.config is not None else Config()
     folder = state_folder(config.device, os.environ)
     if args.action == "status":
@@ -67,6 +81,20 @@ def run(args: argparse.Namespace) -> int:
     if _daemon_runs(folder):
         return _ask_daemon(folder / "update", args)
     return asyncio.run(_work_alone(config, folder, args))
+
+
+def _conform(args: argparse.Namespace) -> int:
+    from nis_edge import conformance
+
+    return conformance.run(
+        args.do,
+        metadata_dir=args.metadata_dir,
+        trusted_root=args.trusted_root,
+        metadata_url=args.metadata_url,
+        target_names=args.target_name,
+        target_dir=args.target_dir,
+        target_base_url=args.target_base_url,
+    )
 
 
 def _status(folder: Path, as_json: bool) -> int:

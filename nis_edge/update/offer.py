@@ -70,7 +70,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     length: int
     sha256: str
+    """Empty when it is signed with other hashes only; no device takes such a target."""
     custom: Mapping[str, Any]
+    hashes: Mapping[str, str] = {}
+    """All hashes it is signed with, in the metadata's order."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):

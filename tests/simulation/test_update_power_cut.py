@@ -303,6 +303,15 @@ def test_bytes_that_are_not_the_signed_ones_never_become_a_model(tmp_path: Path)
     assert store.begin(sha(NEW), len(NEW)).offset == 0
 
 
+def test_a_byte_that_the_medium_garbled_in_silence_is_found_before_the_model_gets_its_name(tmp_path: Path) -> None:
+    disk = with_old_model(tmp_path, garbles=b"longer")
+    bench = Bench(disk, tmp_path)
+    bench.boot()
+    bench.update_to(NEW, "2.0.0", 2)
+    assert bench.served == [sha(OLD)]
+    assert "the download was dropped" in (bench.loop.status.error or "")
+
+
 def test_a_journal_of_which_no_record_is_readable_is_reported_and_the_factory_model_runs(tmp_path: Path) -> None:
     disk = with_old_model(tmp_path)
     journal = disk.content("/state/update/journal")

@@ -46,6 +46,7 @@ class SimulatedDisk:
         fail_at: number of a call -> errno it fails with.
 
     Attributes:
+        garbles: what the medium changes silently: the next flush of a file that holds this turns its last byte over.
         calls: names of the calls that change something, in order; their position is what `cut_at` counts.
     """
 
@@ -56,7 +57,7 @@ class SimulatedDisk:
         self.cut_at = cut_at
         self.fail_at = fail_at or {}
         self.calls: list[str] = []
-        self.cached_reads_forbidden = False
+        self.garbles: bytes | None = None
         self._folders: dict[str, dict[str, _File]] = {}
         self._durable_folders: dict[str, dict[str, _File]] = {}
         self._changes: list[_NameChange] = []
@@ -148,9 +149,14 @@ class SimulatedDisk:
         file = self._open[fd][0]
         file.durable = bytearray(file.seen)
         file.pending.clear()
+        if self.garbles is not None and self.garbles in file.durable:
+            file.durable[file.durable.index(self.garbles) + len(self.garbles) - 1] ^= 255
+            self.garbles = None
 
     def forget_cached(self, fd: int) -> None:
-        pass
+        file = self._open[fd][0]
+        if not file.pending:  # what is not flushed cannot be dropped from memory
+            file.seen = bytearray(file.durable)
 
     def flush_folder(self, path: str) -> None:
         self._call("flush_folder")
