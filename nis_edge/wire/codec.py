@@ -117,7 +117,7 @@ def event_of(fields: dict[str, Any], *, now: float, number: int, sender: str | N
     for missing in ("agent", "kind"):
         if missing not in known:
             raise EventFormatError(f"event lacks {missing!r}")
-    if known["kind"] not in KINDS:
+    if not (isinstance(known["kind"], str) and known["kind"] in KINDS):
         extra["kind"] = known["kind"]
         known["kind"] = "message"
     if "priority" in known:

@@ -190,3 +190,9 @@ def test_any_object_in_any_dialect_gives_an_event_or_one_clear_refusal(fields: d
     except (EventFormatError, UnicodeEncodeError):
         return
     assert decode_event(encode(event), now=0.0, number=0) == event
+
+
+@pytest.mark.parametrize("kind", [[], {}, 7, True])
+def test_a_kind_that_is_no_text_is_kept_as_a_message(kind: object) -> None:
+    event = decode_event(encode({"agent": "a", "kind": kind}), now=0.0, number=1)
+    assert (event.kind, event.extra) == ("message", {"kind": kind})
