@@ -11,7 +11,7 @@
  * Element-wise lines below are plain C: no reduction, no contraction (-ffp-contract=off), hence the same bits however
  * the compiler vectorises them. Reductions and exponentials are float_kernels.h's.
  *
- * Threads split rows, heads or tokens; no number is ever reduced across threads, so their count cannot matter. */
+ * Threads share rows, heads or tokens; no number is ever reduced across threads, so their count cannot matter. */
 #include <math.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ enum {
     /* Row blocks whose 32-bit sums are kept between product and use: 32 rows times 64 tokens are 8 KiB of stack. */
     PIECE_BLOCKS = 4,
     PIECE_ROWS = PIECE_BLOCKS * NIS_BLOCK_ROWS,
-    /* Rows of the output head per tile: with all positions wanted, a tile stays in the cache for every token. */
+    /* Rows of the output head per tile: 16 rows of 2b4t in f16 are 80 KiB, within an L2 cache. */
     HEAD_TILE_ROWS = 16,
 };
 
@@ -79,15 +79,16 @@ typedef struct {
     pass *pass;
     const float *x;      /* [tokens, n] */
     const float *weight; /* [n]; NULL: quantise x as it is */
-    size_t n, first, tokens;
+    size_t n, first;
 } norm_work;
 
-static void norm_and_quantise_share(void *argument, size_t thread, size_t threads) {
+/* Items: tokens from work->first on. */
+static void norm_and_quantise_tokens(void *argument, size_t thread, size_t item, size_t end) {
+    (void)thread;
     const norm_work *work = argument;
     nis_model *model = work->pass->model;
-    size_t token, end;
-    nis_share(work->tokens - work->first, thread, threads, &token, &end);
-    for (token += work->first, end += work->first; token < end; token++) {
+    for (; item < end; item++) {
+        const size_t token = work->first + item;
         const float *x = work->x + token * work->n;
         float *y = model->buffers.normed + token * work->n;
         const bool finite = work->weight == NULL ? quantise_token(model, x, work->n, token)
@@ -97,19 +98,10 @@ static void norm_and_quantise_share(void *argument, size_t thread, size_t thread
     }
 }
 
-/* Work on single tokens: for one of them waking the others costs more than it saves. */
-static void run_over_tokens(nis_model *model, nis_job *job, void *work, size_t tokens) {
-    if (tokens > 1) {
-        nis_pool_run(model->pool, job, work);
-    } else {
-        job(work, 0, 1);
-    }
-}
-
 /* quantised [first..tokens, n] = quantise(norm(x)), or quantise(x) without a weight. */
 static void norm_and_quantise(pass *p, const float *x, const float *weight, size_t n, size_t first) {
-    norm_work work = {p, x, weight, n, first, p->tokens};
-    run_over_tokens(p->model, norm_and_quantise_share, &work, p->tokens - first);
+    norm_work work = {p, x, weight, n, first};
+    nis_pool_run(p->model->pool, norm_and_quantise_tokens, &work, p->tokens - first);
 }
 
 /* ---- linear ------------------------------------------------------------------------------------------------------ */
@@ -164,16 +156,15 @@ typedef struct {
     size_t count;
 } linear_work;
 
-static void linear_share(void *argument, size_t thread, size_t threads) {
+/* Items: row blocks of the list. */
+static void linear_blocks(void *argument, size_t thread, size_t first, size_t end) {
+    (void)thread;
     const linear_work *work = argument;
-    size_t blocks = 0, begin, end;
-    for (size_t i = 0; i < work->count; i++) blocks += nis_row_blocks(work->linears[i].w->rows);
-    nis_share(blocks, thread, threads, &begin, &end);
     size_t offset = 0;
     for (size_t i = 0; i < work->count; i++) {
         const linear *l = &work->linears[i];
         const size_t here = nis_row_blocks(l->w->rows);
-        const size_t from = larger(begin, offset), to = smaller(end, offset + here);
+        const size_t from = larger(first, offset), to = smaller(end, offset + here);
         if (from < to && l->first < work->pass->tokens) {
             linear_rows(work->pass, l->w, from - offset, to - offset, l->first, l->y, l->add);
         }
@@ -183,7 +174,9 @@ static void linear_share(void *argument, size_t thread, size_t threads) {
 
 static void run_linears(const pass *p, const linear *linears, size_t count) {
     linear_work work = {p, linears, count};
-    nis_pool_run(p->model->pool, linear_share, &work);
+    size_t blocks = 0;
+    for (size_t i = 0; i < count; i++) blocks += nis_row_blocks(linears[i].w->rows);
+    nis_pool_run(p->model->pool, linear_blocks, &work, blocks);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
@@ -207,14 +200,13 @@ static void store_kv(const pass *p, char *to, const float *x, size_t n) {
     }
 }
 
-/* Rotates q [heads, head_dim] and k [kv_heads, head_dim] of each token; keys and values go into the cache. */
-static void rotate_and_store_share(void *argument, size_t thread, size_t threads) {
+/* Items: tokens. Rotates q [heads, head_dim] and k [kv_heads, head_dim]; keys and values go into the cache. */
+static void rotate_and_store_tokens(void *argument, size_t thread, size_t token, size_t end) {
+    (void)thread;
     const pass *p = argument;
     const nis_model *model = p->model;
     const nis_architecture *a = &model->a;
     const size_t half = a->head_dim / 2, bytes = kv_element_bytes(p->session);
-    size_t token, end;
-    nis_share(p->tokens, thread, threads, &token, &end);
     for (; token < end; token++) {
         const size_t position = p->position + token;
         const float *cosines = model->cosines + position * half, *sines = model->sines + position * half;
@@ -253,13 +245,11 @@ static bool attend(const pass *p, size_t token, size_t h, float *scores) {
     return true;
 }
 
-/* Heads first, then tokens: a thread stays with few heads, whose keys and values stay in its cache. */
-static void attend_share(void *argument, size_t thread, size_t threads) {
+/* Items: heads first, then tokens, so that a run stays with few heads, whose keys and values stay in the cache. */
+static void attend_items(void *argument, size_t thread, size_t item, size_t end) {
     pass *p = argument;
     const size_t tokens = p->tokens - p->first;
     float *scores = p->model->buffers.scores + thread * p->model->a.context;
-    size_t item, end;
-    nis_share(p->model->a.heads * tokens, thread, threads, &item, &end);
     for (; item < end; item++) {
         if (!attend(p, p->first + item % tokens, item / tokens, scores)) atomic_store(&p->not_finite, true);
     }
@@ -279,18 +269,16 @@ static void activate(const nis_model *model, float *gate, const float *up, size_
     }
 }
 
-/* The same rows of gate and up on the same thread, so that the activation needs no barrier in between. */
-static void gate_and_up_share(void *argument, size_t thread, size_t threads) {
+/* Items: row blocks of gate and of up together, so that the activation needs no barrier in between. */
+static void gate_and_up_blocks(void *argument, size_t thread, size_t first, size_t end) {
+    (void)thread;
     const pass *p = argument;
-    const layer *l = p->layer;
     const buffers *b = &p->model->buffers;
     const size_t ffn = p->model->a.ffn;
-    size_t begin, end;
-    nis_share(nis_row_blocks(ffn), thread, threads, &begin, &end);
-    linear_rows(p, &l->gate, begin, end, p->first, b->gate, false);
-    linear_rows(p, &l->up, begin, end, p->first, b->up, false);
-    const size_t row = begin * NIS_BLOCK_ROWS, row_end = smaller(end * NIS_BLOCK_ROWS, ffn);
-    for (size_t token = p->first; token < p->tokens && row < row_end; token++) {
+    linear_rows(p, &p->layer->gate, first, end, p->first, b->gate, false);
+    linear_rows(p, &p->layer->up, first, end, p->first, b->up, false);
+    const size_t row = first * NIS_BLOCK_ROWS, row_end = smaller(end * NIS_BLOCK_ROWS, ffn);
+    for (size_t token = p->first; token < p->tokens; token++) {
         activate(p->model, b->gate + token * ffn + row, b->up + token * ffn + row, row_end - row);
     }
 }
@@ -307,15 +295,15 @@ static void run_layer(pass *p) {
 
     norm_and_quantise(p, b->x, l->attn_norm, a->hidden, 0);
     run_linears(p, (linear[]){{&l->q, b->q, p->first, false}, {&l->k, b->k, 0, false}, {&l->v, b->v, 0, false}}, 3);
-    run_over_tokens(model, rotate_and_store_share, p, p->tokens);
+    nis_pool_run(model->pool, rotate_and_store_tokens, p, p->tokens);
     if (p->first == p->tokens) return;
 
-    nis_pool_run(model->pool, attend_share, p);
+    nis_pool_run(model->pool, attend_items, p, a->heads * (p->tokens - p->first));
     norm_and_quantise(p, b->attended, l->attn_sub_norm, attended, p->first);
     run_linears(p, &(linear){&l->o, b->x, p->first, true}, 1);
 
     norm_and_quantise(p, b->x, l->ffn_norm, a->hidden, p->first);
-    nis_pool_run(model->pool, gate_and_up_share, p);
+    nis_pool_run(model->pool, gate_and_up_blocks, p, nis_row_blocks(a->ffn));
     norm_and_quantise(p, b->gate, l->ffn_sub_norm, a->ffn, p->first);
     run_linears(p, &(linear){&l->down, b->x, p->first, true}, 1);
 }
@@ -366,25 +354,25 @@ typedef struct {
     atomic_bool not_finite;
 } head_work;
 
-static void head_share(void *argument, size_t thread, size_t threads) {
+/* Items: rows of the head. */
+static void head_rows(void *argument, size_t thread, size_t first, size_t end) {
+    (void)thread;
     head_work *work = argument;
     const nis_model *model = work->model;
     const nis_float_kernels *floats = model->kernels->floats;
     const size_t hidden = model->a.hidden, vocab = model->a.vocab;
     const size_t row_bytes = hidden * (model->head_dtype == NIS_F32 ? 4 : 2);
-    size_t begin, end;
-    nis_share(vocab, thread, threads, &begin, &end);
-    for (size_t row = begin; row < end; row += HEAD_TILE_ROWS) {
-        const size_t rows = smaller(HEAD_TILE_ROWS, end - row);
+    /* With all positions wanted, a tile of rows stays in the cache for every token; for one token there is no reuse. */
+    const size_t tile = work->tokens > 1 ? HEAD_TILE_ROWS : end - first;
+    for (size_t row = first; row < end; row += tile) {
+        const size_t rows = smaller(tile, end - row);
         for (size_t token = 0; token < work->tokens; token++) {
             float *logits = work->logits + token * vocab + row;
             floats->dot_rows(work->normed + token * hidden, (const char *)model->head + row * row_bytes,
                              model->head_dtype, hidden, rows, hidden, logits);
+            const uint32_t bits = floats->magnitude_bits(logits, rows);
+            if (bits >= NOT_FINITE_BITS) atomic_store(&work->not_finite, true);
         }
-    }
-    for (size_t token = 0; token < work->tokens && begin < end; token++) {
-        const uint32_t bits = floats->magnitude_bits(work->logits + token * vocab + begin, end - begin);
-        if (bits >= NOT_FINITE_BITS) atomic_store(&work->not_finite, true);
     }
 }
 
@@ -398,7 +386,7 @@ static nis_status run_head(nis_model *model, size_t first, size_t tokens, float 
         }
     }
     head_work work = {model, b->normed + first * hidden, tokens - first, logits, false};
-    nis_pool_run(model->pool, head_share, &work);
+    nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
     return atomic_load(&work.not_finite) ? NIS_NOT_FINITE : NIS_OK;
 }
 

@@ -1,12 +1,15 @@
 /* The thread pool.
  *
- * Theory of operation. A job is published by raising `generation`; each worker runs it once and lowers `unfinished`;
- * the caller works too and then waits for zero. Whoever waits first spins for at most SPIN_NS, because within a pass the
- * next job comes within microseconds, then sleeps on a condition variable: an idle model costs nothing.
+ * Theory of operation. A job is a number of items; whoever is inside claims runs of them from `next` until none is left.
+ * The `gate` holds, in one word, the job's generation, whether it is open, and how many workers are inside. The caller
+ * opens it, claims like everyone else, closes it when nothing is left to claim, and waits for those inside to finish
+ * their last run. A worker that the operating system took away, or that wakes too late, finds the gate closed and has
+ * cost nothing; a slow core claims fewer runs. No result depends on who claimed what.
  *
- * No wake-up is lost: a worker announces itself in `sleepers` before it looks at `generation` for the last time, and the
- * caller raises `generation` before it looks at `sleepers`; both are sequentially consistent, so at least one of them
- * sees the other. The same holds for `caller_sleeps` and `unfinished`. */
+ * Whoever waits spins for at most SPIN_NS, because within a pass the next job comes within microseconds, then sleeps on
+ * a condition variable: an idle model costs nothing. No wake-up is lost: a worker announces itself in `sleepers` before
+ * it looks at the gate for the last time, and the caller opens the gate before it looks at `sleepers`; both are
+ * sequentially consistent, so at least one sees the other. The same holds for `caller_sleeps` and the count inside. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -14,6 +17,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,20 +29,33 @@
 #define SPIN_NS 50000
 #define SPINS_PER_CLOCK_READING 64
 
+/* Runs per thread and job: the last ones end together, and a claim costs nothing against a run. */
+#define RUNS_PER_THREAD 8
+
+/* The gate: generation in the upper half, OPEN, and the count of workers inside. */
+#define GENERATION (UINT64_C(1) << 32)
+#define GENERATIONS (~UINT64_C(0) << 32)
+#define OPEN (UINT64_C(1) << 31)
+#define INSIDE (OPEN - 1)
+
 struct nis_pool {
     size_t threads;
     pid_t process;
     pthread_t *workers; /* [started] */
     size_t started;
+
+    /* The job; written only while the gate is closed and nobody is inside. */
     nis_job *job;
     void *argument;
-    atomic_uint generation;
-    atomic_uint unfinished;
+    size_t count, run;
+    atomic_size_t next;
+
+    atomic_uint_fast64_t gate;
     atomic_uint sleepers;
     atomic_bool caller_sleeps;
     atomic_bool stopping;
     pthread_mutex_t lock;
-    pthread_cond_t published, finished;
+    pthread_cond_t opened, emptied;
 };
 
 typedef struct {
@@ -60,32 +77,56 @@ static inline void relax(void) {
 #endif
 }
 
-/* Spins until (*value == operand) == equal; false when the time is up. */
-static bool spin_until(atomic_uint *value, unsigned operand, bool equal) {
+/* Spins while ((gate & mask) == value) == equal; false when the time is up and it still is. */
+static bool spin_while(nis_pool *pool, uint64_t mask, uint64_t value, bool equal) {
     const int64_t end = nanoseconds() + SPIN_NS;
     do {
         for (int i = 0; i < SPINS_PER_CLOCK_READING; i++) {
-            if ((atomic_load(value) == operand) == equal) return true;
+            if (((atomic_load(&pool->gate) & mask) == value) != equal) return true;
             relax();
         }
     } while (nanoseconds() < end);
     return false;
 }
 
-static void wait_for_generation_after(nis_pool *pool, unsigned seen) {
-    if (spin_until(&pool->generation, seen, false)) return;
-    pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->published, &pool->lock);
-    atomic_fetch_sub(&pool->sleepers, 1);
-    pthread_mutex_unlock(&pool->lock);
+/* Computes runs until none is left. */
+static void claim_runs(nis_pool *pool, size_t thread) {
+    for (;;) {
+        const size_t first = atomic_fetch_add_explicit(&pool->next, pool->run, memory_order_relaxed);
+        if (first >= pool->count) return;
+        const size_t end = first + pool->run < pool->count ? first + pool->run : pool->count;
+        pool->job(pool->argument, thread, first, end);
+    }
 }
 
-static void publish(nis_pool *pool) {
-    atomic_fetch_add(&pool->generation, 1);
-    if (atomic_load(&pool->sleepers) == 0) return;
+/* ---- the workers' side ------------------------------------------------------------------------------------------- */
+
+/* Waits for another generation than `seen` and returns the gate as it then was. */
+static uint64_t wait_for_generation_after(nis_pool *pool, uint64_t seen) {
+    if (!spin_while(pool, GENERATIONS, seen, true)) {
+        pthread_mutex_lock(&pool->lock);
+        atomic_fetch_add(&pool->sleepers, 1);
+        while ((atomic_load(&pool->gate) & GENERATIONS) == seen) pthread_cond_wait(&pool->opened, &pool->lock);
+        atomic_fetch_sub(&pool->sleepers, 1);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    return atomic_load(&pool->gate);
+}
+
+/* Counts this thread inside; false if the gate is closed by now or belongs to a later job. */
+static bool enter(nis_pool *pool, uint64_t gate) {
+    const uint64_t generation = gate & GENERATIONS;
+    while ((gate & OPEN) && (gate & GENERATIONS) == generation) {
+        if (atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) return true;
+    }
+    return false;
+}
+
+static void leave(nis_pool *pool) {
+    const uint64_t before = atomic_fetch_sub(&pool->gate, 1);
+    if ((before & INSIDE) != 1 || !atomic_load(&pool->caller_sleeps)) return;
     pthread_mutex_lock(&pool->lock);
-    pthread_cond_broadcast(&pool->published);
+    pthread_cond_signal(&pool->emptied);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -94,33 +135,53 @@ static void *work(void *start_argument) {
     free(start_argument);
     nis_pool *pool = start.pool;
     nis_float_standard();
-    for (unsigned seen = 0;; seen++) {
-        wait_for_generation_after(pool, seen);
+    for (uint64_t seen = 0;;) {
+        const uint64_t gate = wait_for_generation_after(pool, seen);
         if (atomic_load(&pool->stopping)) return NULL;
-        pool->job(pool->argument, start.thread, pool->threads);
-        if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
-            pthread_mutex_lock(&pool->lock);
-            pthread_cond_signal(&pool->finished);
-            pthread_mutex_unlock(&pool->lock);
-        }
+        seen = gate & GENERATIONS;
+        if (!enter(pool, gate)) continue;
+        claim_runs(pool, start.thread);
+        leave(pool);
     }
 }
 
-void nis_pool_run(nis_pool *pool, nis_job *job, void *argument) {
-    if (pool->threads > 1) {
-        pool->job = job;
-        pool->argument = argument;
-        atomic_store(&pool->unfinished, (unsigned)(pool->threads - 1));
-        publish(pool);
-    }
-    job(argument, 0, pool->threads);
-    if (pool->threads == 1 || spin_until(&pool->unfinished, 0, true)) return;
+/* ---- the caller's side ------------------------------------------------------------------------------------------- */
+
+/* Begins the next generation with the gate open or, to let the workers look around, closed. */
+static void raise_generation(nis_pool *pool, uint64_t open) {
+    atomic_store(&pool->gate, (atomic_load(&pool->gate) & GENERATIONS) + GENERATION + open);
+    if (atomic_load(&pool->sleepers) == 0) return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->opened);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void wait_until_empty(nis_pool *pool) {
+    if (spin_while(pool, INSIDE, 0, false)) return;
     pthread_mutex_lock(&pool->lock);
     atomic_store(&pool->caller_sleeps, true);
-    while (atomic_load(&pool->unfinished) != 0) pthread_cond_wait(&pool->finished, &pool->lock);
+    while ((atomic_load(&pool->gate) & INSIDE) != 0) pthread_cond_wait(&pool->emptied, &pool->lock);
     atomic_store(&pool->caller_sleeps, false);
     pthread_mutex_unlock(&pool->lock);
 }
+
+void nis_pool_run(nis_pool *pool, nis_job *job, void *argument, size_t count) {
+    if (pool->threads == 1 || count <= 1) { /* for a single item, waking the others costs more than it saves */
+        if (count > 0) job(argument, 0, 0, count);
+        return;
+    }
+    pool->job = job;
+    pool->argument = argument;
+    pool->count = count;
+    pool->run = count / (RUNS_PER_THREAD * pool->threads) + 1;
+    atomic_store(&pool->next, 0);
+    raise_generation(pool, OPEN);
+    claim_runs(pool, 0);
+    atomic_fetch_and(&pool->gate, ~OPEN);
+    wait_until_empty(pool);
+}
+
+/* ---- making and ending ------------------------------------------------------------------------------------------- */
 
 nis_status nis_pool_create(size_t threads, nis_pool **created) {
     *created = NULL;
@@ -129,8 +190,8 @@ nis_status nis_pool_create(size_t threads, nis_pool **created) {
     pool->threads = threads;
     pool->process = getpid();
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->published, NULL);
-    pthread_cond_init(&pool->finished, NULL);
+    pthread_cond_init(&pool->opened, NULL);
+    pthread_cond_init(&pool->emptied, NULL);
     pool->workers = calloc(threads, sizeof *pool->workers);
     if (!pool->workers) {
         nis_pool_free(pool);
@@ -168,10 +229,10 @@ void nis_pool_free(nis_pool *pool) {
     if (!pool) return;
     if (nis_pool_is_ours(pool)) {
         atomic_store(&pool->stopping, true);
-        publish(pool);
+        raise_generation(pool, 0);
         for (size_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i], NULL);
-        pthread_cond_destroy(&pool->finished);
-        pthread_cond_destroy(&pool->published);
+        pthread_cond_destroy(&pool->emptied);
+        pthread_cond_destroy(&pool->opened);
         pthread_mutex_destroy(&pool->lock);
     }
     free(pool->workers);
