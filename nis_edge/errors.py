@@ -69,3 +69,15 @@ class SlotWriteError(UpdateError):
 
 class TrialFailedError(UpdateError):
     """The candidate loaded but failed its self-test."""
+
+
+class DownloadInterruptedError(CloudUnreachableError):
+    """A download ended early; what arrived is kept. ``retry_after_s`` is what the server asked for, or None."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DownloadStoppedError(UpdateError):
+    """Somebody asked a download to stop (an abort, the daemon's end); what arrived is kept."""

@@ -1,7 +1,8 @@
 """One look at what is offered: carrier, verified metadata, this cohort's rollout document, the model it points at.
 
 Blocking; the update loop calls it in a worker thread. Whatever verified is remembered as version floors at once, also
-when a later step of the same look fails. Nothing here decides: `update.offer.judge` does.
+when a later step of the same look fails. Nothing here decides: `update.offer.judge` does. python-tuf and urllib3, 16 MB,
+are imported by the first look, so that a device without updates does not carry them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from nis_edge.adapters.download import FolderSource, HttpSource, Sink
-from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
 from nis_edge.clock import Clock
 from nis_edge.errors import UntrustedMetadataError, UpdateError
 from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX
@@ -30,6 +29,10 @@ from nis_edge.update.offer import (
     rollout_path,
 )
 from nis_edge.update.time_floor import TrustedTime, raised_floor
+
+if TYPE_CHECKING:
+    from nis_edge.adapters.download import Sink
+    from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository
 
 NOWHERE: Final = "bundle:"
 """The base of names where there is no server: a bundle holds them all."""
@@ -73,7 +76,6 @@ class Lookout:
         self._base = repository.rstrip("/") if repository is not None else None
         self._root = root
         self._clock = clock
-        self._http = HttpSource(clock.monotonic)
 
     @property
     def has_server(self) -> bool:
@@ -106,7 +108,10 @@ class Lookout:
         """
         if self._root is None:
             raise UpdateError(f"no root metadata is configured (update.root), so nothing is trusted; {OLD_MODEL_STAYS}")
-        base, source, http = self._base or NOWHERE, self._http, HttpFetcher(self._clock.monotonic)
+        from nis_edge.adapters.download import FolderSource, HttpSource
+        from nis_edge.adapters.tuf_client import BundleFetcher, HttpFetcher, TrustedRepository, target_url
+
+        base, http = self._base or NOWHERE, HttpFetcher(self._clock.monotonic)
         carried = self._read_bundle(bundle, folder)
         if carried is None and self._base is None:
             raise UpdateError(f"no repository is configured (update.repository), nor a bundle given; {OLD_MODEL_STAYS}")
@@ -131,7 +136,8 @@ class Lookout:
         finally:
             remember(_raised(floors, repository, now))
         where = "" if target is None else target_url(str(folder / "targets") if folder else f"{base}/targets", target)
-        return Look(rollout, target, FolderSource() if folder else source, where, folder, _warning(http))
+        source = FolderSource() if folder is not None else HttpSource(self._clock.monotonic)
+        return Look(rollout, target, source, where, folder, _warning(http))
 
     def _read_bundle(self, data: bytes | None, folder: Path | None) -> Bundle | None:
         if folder is not None:

@@ -18,11 +18,18 @@ from typing import Final
 
 from nis_edge import __version__
 from nis_edge.adapters.clock_sync import clock_is_synchronised
-from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError
 from nis_edge.adapters.slot_store import DamagedDownloadError, Partial, SlotStore
 from nis_edge.booting import Log, descriptor_path, log_rolled_back
 from nis_edge.clock import Clock, SystemClock
-from nis_edge.errors import LinkError, NisEdgeError, RollbackRefusedError, SlotWriteError, TrialFailedError
+from nis_edge.errors import (
+    DownloadInterruptedError,
+    DownloadStoppedError,
+    LinkError,
+    NisEdgeError,
+    RollbackRefusedError,
+    SlotWriteError,
+    TrialFailedError,
+)
 from nis_edge.limits import UPDATE_ATTEMPTS_MAX
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request

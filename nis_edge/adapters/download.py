@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from nis_edge.errors import CloudUnreachableError, UpdateError
+from nis_edge.errors import DownloadInterruptedError, DownloadStoppedError
 from nis_edge.limits import KIB, UPDATE_RATE_BYTES_PER_S_MIN, UPDATE_STALL_SECONDS_MAX
 from nis_edge.update.offer import OLD_MODEL_STAYS
 
@@ -45,18 +45,6 @@ class Sink(Protocol):
     def restart(self) -> None:
         """Drop everything held."""
         ...
-
-
-class DownloadInterruptedError(CloudUnreachableError):
-    """The attempt ended early; what arrived is kept. `retry_after_s` is what the server asked for, or None."""
-
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class DownloadStoppedError(UpdateError):
-    """Somebody asked to stop (an abort, the daemon's end); what arrived is kept."""
 
 
 class HttpSource:

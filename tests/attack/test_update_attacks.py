@@ -488,6 +488,15 @@ def test_a_notice_alone_is_enough_to_decide_when_metadata_by_http_is_out_of_reac
     assert w.device.installed == "2.0.0"
 
 
+def test_a_server_that_forbids_the_next_root_is_named_once_because_it_could_hide_new_keys(w: World) -> None:
+    w.web.faults[r"root\.json"] = status(403)
+    for _ in range(2):
+        assert not w.device.check()
+    assert w.device.error == ""
+    (warning,) = w.device.logged("repository.forbade")
+    assert "2.root.json is forbidden" in warning["reason"]
+
+
 def test_28_with_a_silent_broker_the_poll_finds_the_update(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     assert w.device.check(), w.device.error

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nis_edge.adapters.download import DownloadInterruptedError, DownloadStoppedError, FolderSource, HttpSource
-from nis_edge.errors import SlotWriteError
+from nis_edge.adapters.download import FolderSource, HttpSource
+from nis_edge.errors import DownloadInterruptedError, DownloadStoppedError, SlotWriteError
 from tests.support.web_folder import WebFolder, body, cut_after, status, web_folder
 
 DATA = os.urandom(300_000)
