@@ -42,7 +42,7 @@ def write(package: Path, metrics: Path) -> str:
         raise ConfigError(f"{metrics} is missing; run nis-models evaluate --json {metrics} first, no card was written")
     record: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     with open_package(package) as opened:
-        manifest, sha256, size = opened.manifest, opened.sha256, opened.size_bytes
+        manifest, sha256, size = opened.manifest, opened.sha256(), opened.size_bytes
     if record["model"]["sha256"] != sha256:
         raise ConfigError(
             f"{metrics} was measured on another package than {package}; evaluate again, no card was written"
@@ -199,21 +199,28 @@ def _reading() -> str:
 
 
 def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
-    lines = ["## Training data and lineage\n"]
-    counts = data["splits"]["train"]["counts"]
-    for source, text in SOURCES.items():
-        if source in counts:
-            lines.append(f"- {source}: {counts[source]} training windows; {text}.")
-    lines.append("")
-    for split, entry in data["splits"].items():
+    lines = ["## Training data and lineage", ""]
+    lines += [f"- {name}: {text}." for name, text in SOURCES.items()]
+    lines += ["", "Sittings, last first:", ""]
+    sitting: dict[str, Any] | None = lineage.get("training")
+    while sitting:
+        made_of = sitting["data"]
+        sources = ", ".join(f"{name} {count}" for name, count in made_of.get("sources", {}).items())
+        lines.append(
+            f"- {sitting['windows']} windows shown of a set of {made_of.get('items')} ({sources}; "
+            f"SHA-256 `{made_of.get('sha256')}`), configuration `{sitting['config_sha256'][:16]}`, "
+            f"seed {sitting['seed']}"
+        )
+        sitting = sitting["started_from"]
+    for split in ("tune", "test"):
+        entry = data["splits"][split]
         lines.append(f"- {split}: {entry['items']} windows, SHA-256 `{entry['sha256']}`")
-    training = lineage.get("training", {})
-    lines.append(
-        f"\nConfiguration `{lineage.get('config')}` (SHA-256 `{lineage.get('config_sha256')}`), seed "
-        f"{lineage.get('seed')}, {training.get('windows')} windows shown in {training.get('steps')} steps. "
-        "The data set is not in the repository; `nis-models data build` makes it again, to the byte, from the "
-        "seed and the recorded runs.\n"
-    )
+    lines += [
+        "",
+        "The data sets are not in the repository; `nis-models data build` makes them again, to the byte, from a seed "
+        "and the recorded runs.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -122,6 +122,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="folder of checkpoints; one with a checkpoint is resumed (default: %(default)s)",
     )
     parser.add_argument(
+        "--start-from", type=Path, default=None, metavar="MODEL.PT", help="begin with the weights of a complete run"
+    )
+    parser.add_argument(
         "--smoke", action="store_true", help="train a minute on data of its own and check that the loss falls"
     )
     parser.add_argument(

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -28,7 +28,7 @@ OUTCOME_SHARE: Final = 0.10
 """Shares of real runs when there are any; the rest is simulated."""
 
 
-def build(out: Path, sizes: dict[Split, int], runs: Path | None, *, first_seed: int = 0) -> dict[str, object]:
+def build(out: Path, sizes: dict[Split, int], runs: Path | None, *, first_seed: int = 0) -> dict[str, Any]:
     """Draw the items and write them.
 
     Args:
@@ -42,7 +42,7 @@ def build(out: Path, sizes: dict[Split, int], runs: Path | None, *, first_seed: 
     """
     out.mkdir(parents=True, exist_ok=True)
     corpora = recorded.load(runs) if runs is not None else None
-    manifest: dict[str, object] = {"format": 1, "first_seed": first_seed, "splits": {}}
+    manifest: dict[str, Any] = {"format": 1, "first_seed": first_seed, "splits": {}}
     for split in SPLITS:
         corpus = corpora[split] if corpora is not None else None
         path = out / f"{split}.jsonl.gz"
@@ -59,7 +59,7 @@ def build(out: Path, sizes: dict[Split, int], runs: Path | None, *, first_seed: 
                 counts.update(f"label:{label}" for label in item.labels)
                 if not item.labels and item.known is None:
                     counts["label:none"] += 1
-        manifest["splits"][split] = {  # type: ignore[index]
+        manifest["splits"][split] = {
             "items": sizes[split],
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "counts": dict(sorted(counts.items())),
@@ -95,12 +95,17 @@ def read(folder: Path, split: Split) -> list[Item]:
         return [decoder.decode(line) for line in lines]
 
 
-def manifest_of(folder: Path) -> dict[str, object]:
+def sources_of(counts: dict[str, int]) -> dict[str, int]:
+    """Windows by source, of a split's counts."""
+    return {name: count for name, count in counts.items() if not name.startswith("label:")}
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
     """Read the manifest of a built data set."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise ConfigError(f"{path} is missing; run nis-models data build --out {folder} first")
-    loaded: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
 

@@ -52,6 +52,12 @@ def load(checkpoint: Path) -> NisNano:
     return model
 
 
+def origin_of(checkpoint: Path) -> dict[str, Any]:
+    """What weights were made from: configuration, seed, data, and the run they began with, back to random weights."""
+    origin: dict[str, Any] = torch.load(checkpoint, weights_only=True)["origin"]
+    return origin
+
+
 def tensors_of(model: NisNano, tokenizer: LearnedTokenizer) -> dict[str, Source]:
     """Every tensor of the package by its name."""
     tensors: dict[str, Source] = {
@@ -219,7 +225,7 @@ def write_behaviour(package: Path, out: Path) -> int:
                     "found": [name for name, value, t in zip(LABELS, p, thresholds, strict=True) if value >= t],
                 }
             )
-        record = {"package_sha256": model.package.sha256, "cases": cases}
+        record = {"package_sha256": model.package.sha256(), "cases": cases}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     return len(cases)

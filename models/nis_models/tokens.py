@@ -15,6 +15,9 @@ from nis_edge.monitor.window import SPECIALS, Text, render
 from nis_models.scenarios import Item
 
 VOCABULARY: Final = 4096
+LEARNED_WINDOWS: Final = 8_000
+"""Windows the merges are learned from: more add names of single runs."""
+
 TEXTS_MAX: Final = 400_000
 
 

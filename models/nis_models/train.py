@@ -103,7 +103,26 @@ def loss_of(outputs: Tensor, targets: Tensor, counted: Tensor, config: Config) -
 class Run:
     """One training run in a folder: ``checkpoint.pt``, ``log.jsonl``, in the end ``model.pt``."""
 
-    def __init__(self, config: Config, folder: Path, examples: Examples, *, ternary: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        examples: Examples,
+        *,
+        data: dict[str, Any] | None = None,
+        ternary: bool = True,
+        start: Path | None = None,
+    ) -> None:
+        """Make a run, or make ready to go on with one.
+
+        Args:
+            config: what to train, how long.
+            folder: where checkpoints go; one that lies there is resumed by ``go``.
+            examples: what to train on.
+            data: what the examples were made of, for the lineage.
+            ternary: False trains a float twin, for comparison.
+            start: weights of a complete run to begin with, in place of random ones.
+        """
         self.config, self.folder, self.examples, self.ternary = config, folder, examples, ternary
         torch.manual_seed(config.seed)
         self.model = NisNano(config.shape, ternary=ternary)
@@ -116,6 +135,18 @@ class Run:
             betas=(0.9, 0.98),
             weight_decay=0.0,
         )
+        self.origin: dict[str, Any] = {
+            "config": config.name,
+            "config_sha256": config.sha256,
+            "seed": config.seed,
+            "windows": config.train.windows,
+            "data": data or {},
+            "started_from": None,
+        }
+        if start is not None:
+            state = torch.load(start, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.origin["started_from"] = state.get("origin", {})
         self.step = 0
         self.windows = 0
         self.lengths = np.array([len(row) for row in examples.tokens])
@@ -162,7 +193,12 @@ class Run:
         self.save()
         if self.step < self.steps:
             return False
-        torch.save({"model": self.model.state_dict(), "shape": asdict(self.config.shape)}, self.folder / "model.pt")
+        weights = {
+            "model": self.model.state_dict(),
+            "shape": asdict(self.config.shape),
+            "origin": self.origin,
+        }
+        torch.save(weights, self.folder / "model.pt")
         return True
 
     def save(self) -> None:

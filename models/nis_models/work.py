@@ -16,7 +16,7 @@ def data_build(args: argparse.Namespace) -> int:
     if min(sizes.values()) < 1:
         raise ConfigError("--train, --tune and --test must be 1 or more; nothing was written")
     manifest = data.build(args.out, sizes, args.data, first_seed=args.seed)
-    for split, entry in manifest["splits"].items():  # type: ignore[attr-defined]
+    for split, entry in manifest["splits"].items():
         print(f"{split}: {entry['items']} windows, sha256 {entry['sha256'][:16]}")
     print(f"written to {args.out}")
     return 0
@@ -53,8 +53,9 @@ def tokenizer(args: argparse.Namespace) -> int:
     """Learn the tokenizer."""
     items = data.read(args.data, "train")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(tokens.learn(tokens.texts_of(items)), encoding="utf-8")
-    print(f"{tokens.VOCABULARY} tokens learned from {len(items)} windows, written to {args.out}")
+    learnt_from = items[: tokens.LEARNED_WINDOWS]
+    args.out.write_text(tokens.learn(tokens.texts_of(learnt_from)), encoding="utf-8")
+    print(f"{tokens.VOCABULARY} tokens learned from {len(learnt_from)} windows, written to {args.out}")
     return 0
 
 

@@ -33,7 +33,12 @@ def train(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.tokenizer} is missing; run nis-models tokenizer first, nothing was trained")
     tokenizer = LearnedTokenizer.read(args.tokenizer)
     print("rendering windows ...", flush=True)
-    run = Run(config, args.out, examples_of(data.read(args.data, "train"), tokenizer))
+    if args.start_from is not None and not args.start_from.is_file():
+        raise ConfigError(f"{args.start_from} is missing; --start-from takes the model.pt of a complete run")
+    examples = examples_of(data.read(args.data, "train"), tokenizer)
+    split = data.manifest_of(args.data)["splits"]["train"]
+    made_of = {"sha256": split["sha256"], "items": split["items"], "sources": data.sources_of(split["counts"])}
+    run = Run(config, args.out, examples, data=made_of, start=args.start_from)
     with _shown(run.steps) as show:
         complete = run.go(show, stop_s=args.stop_after)
     print(f"{'complete' if complete else 'stopped'} at step {run.step} of {run.steps}; {args.out}")
@@ -122,19 +127,9 @@ def export_model(args: argparse.Namespace) -> int:
     manifest = data.manifest_of(args.data)
     log = [json.loads(line) for line in (args.run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     lineage = {
-        "data": {split: entry["sha256"] for split, entry in manifest["splits"].items()},  # type: ignore[attr-defined]
-        "data_sources": sorted(
-            {
-                key
-                for entry in manifest["splits"].values()
-                for key in entry["counts"]
-                if not key.startswith("label:")  # type: ignore[attr-defined]
-            }
-        ),
-        "config": config.name,
-        "config_sha256": config.sha256,
-        "seed": config.seed,
-        "training": {"windows": log[-1]["windows"], "steps": log[-1]["step"], "last_loss": log[-1]["loss"]},
+        "training": export.origin_of(args.run_folder / "model.pt"),
+        "tuned_on_sha256": manifest["splits"]["tune"]["sha256"],
+        "last_loss": log[-1]["loss"],
         "card": "models/cards/nis-nano.md",
         "metrics": "models/nis-nano/metrics.json",
     }
@@ -149,6 +144,8 @@ def export_model(args: argparse.Namespace) -> int:
         lineage=lineage,
     )
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sha256 {sha256}")
+    if args.behaviour is not None:
+        print(f"{export.write_behaviour(args.out, args.behaviour)} windows pinned in {args.behaviour}")
     print(
         "thresholds: " + ", ".join(f"{label} {t:.2f}" for label, t in zip(LABELS, calibration.thresholds, strict=False))
     )
@@ -179,7 +176,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
             "model": {
                 "id": model.manifest.model.id,
                 "version": model.manifest.model.version,
-                "sha256": model.package.sha256,
+                "sha256": model.package.sha256(),
                 "isa": model.isa,
             },
             "data": data.manifest_of(args.data),
