@@ -1,8 +1,8 @@
 """One look at what is offered: carrier, verified metadata, this cohort's rollout document, the model it points at.
 
 Blocking; the update loop calls it in a worker thread. Whatever verified is remembered as version floors at once, also
-when a later step of the same look fails. Nothing here decides: `update.offer.judge` does. python-tuf and urllib3 (16 MB)
-are imported by the first look, so that a device without updates does not carry them.
+when a later step of the same look fails. Nothing here decides: `update.offer.judge` does. python-tuf and urllib3
+(16 MB) are imported by the first look, so that a device without updates does not carry them.
 """
 
 from __future__ import annotations
