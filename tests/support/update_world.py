@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -215,7 +216,12 @@ class World:
 
 @contextmanager
 def world(tmp: Path, **device: Any) -> Iterator[World]:
-    """A world with nothing released yet."""
+    """A world with nothing released yet. Its disk is not flushed: durability is what other tests are about."""
+    with mock.patch("os.fsync"):
+        yield from _world(tmp, **device)
+
+
+def _world(tmp: Path, **device: Any) -> Iterator[World]:
     publisher = Publisher(tmp / "repository", tmp / "web")
     (tmp / "web").mkdir(exist_ok=True)
     with web_folder(tmp / "web") as web:
