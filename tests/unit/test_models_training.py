@@ -99,6 +99,23 @@ def test_a_run_that_was_interrupted_ends_in_the_same_weights(
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
+def test_a_further_sitting_begins_with_the_weights_of_the_one_before_and_says_so(
+    items: list[Item], tokenizer: tokens.LearnedTokenizer, tiny: configs.Config, tmp_path: Path
+) -> None:
+    examples = examples_of(items, tokenizer)
+    first = Run(tiny, tmp_path / "first", examples, data={"sha256": "abc"})
+    assert first.go(lambda _: None)
+    second = Run(tiny, tmp_path / "second", examples, start=tmp_path / "first" / "model.pt")
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    assert second.origin["started_from"]["data"] == {"sha256": "abc"}
+
+
+@pytest.mark.parametrize("path", sorted(configs.SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_can_be_read(path: Path) -> None:
+    assert configs.read(str(path)).shape.head_dim % 2 == 0
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(
     items: list[Item], tokenizer: tokens.LearnedTokenizer, tiny: configs.Config, tmp_path: Path
 ) -> None:
