@@ -384,6 +384,14 @@ static uint64_t forward_hash(const test_model *m, const char *isa, uint32_t thre
     /* The last logits alone, after feeding without any, are the last of all logits. */
     float *last = allocate(vocab * sizeof *last);
     CHECK(nis_session_rewind(session, 3) == NIS_OK, "rewind");
+    const int32_t elsewhere[4] = {9, 8, 7, 6}; /* another continuation first, seen by the heads too */
+    CHECK(nis_session_forward(session, elsewhere, 4, NIS_NO_LOGITS, NULL) == NIS_OK, "another continuation");
+    for (uint32_t h = 0; h < m->w.task_head_count; h++) {
+        float other[32];
+        CHECK(nis_session_head(session, h, other) == NIS_OK, "head");
+        CHECK(memcmp(other, outputs[h], m->w.task_heads[h].outputs * sizeof(float)), "the head answers as before");
+    }
+    CHECK(nis_session_rewind(session, 3) == NIS_OK, "rewind");
     CHECK(nis_session_forward(session, tokens + 3, 60, NIS_NO_LOGITS, NULL) == NIS_OK, "feed");
     CHECK(nis_session_forward(session, tokens + 63, TOKENS - 63, NIS_LAST_LOGITS, last) == NIS_OK, "last");
     CHECK(!memcmp(last, logits + (TOKENS - 1) * vocab, vocab * sizeof *last), "rewound logits differ");

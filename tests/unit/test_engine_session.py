@@ -73,6 +73,17 @@ def test_rewinding_keeps_the_prefix_of_trunk_and_heads(model: Model, truth: tupl
             assert (session.head("consciousness") == truth[1][end - 1]).all()
 
 
+def test_what_was_rewound_leaves_no_trace(model: Model, truth: tuple) -> None:
+    session = model.session()
+    session.feed(TOKENS[:20])
+    session.feed([9] * 30)
+    elsewhere = session.head("consciousness")
+    session.rewind(20)
+    assert (session.forward(TOKENS[20:60]) == truth[0][59]).all()
+    assert (session.head("consciousness") == truth[1][59]).all()
+    assert (session.head("consciousness") != elsewhere).any()
+
+
 def test_a_head_asked_again_after_rewinding_answers_for_the_earlier_position(model: Model, truth: tuple) -> None:
     session = model.session()
     session.feed(TOKENS[:50])
