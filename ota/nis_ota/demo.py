@@ -74,6 +74,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m nis_ota.demo", description="The main job on one machine.")
     parser.add_argument("--for", dest="seconds", type=float, help="end after this many seconds")
     args = parser.parse_args()
+    # The daemon writes to the same terminal: what is said before it starts must stand before it.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory(prefix="nis-edge-demo-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         broker = stack.enter_context(broker_for(folder))
