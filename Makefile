@@ -14,7 +14,7 @@ APT_LINE := sudo apt-get install -y git make gcc libc6-dev python3-venv mosquitt
 FAST   := not slow and not system and not arm64 and not oracle
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help setup run test test-fast test-system test-slow test-arm64 test-oracle check format clean
+.PHONY: help setup run test test-fast test-system test-slow test-arm64 test-oracle test-update-kill check format clean
 
 help:
 	@echo "make run [FOR=20]  set up, then the main job: the daemon judges a demo team, publishes, takes a signed update"
@@ -74,6 +74,10 @@ test-oracle: setup
 	@if $(BIN)/python -c 'import torch, transformers, accelerate' 2>/dev/null; \
 	 then $(PYTEST) -m 'oracle'; \
 	 else echo "NOT RUN: needs the train extra (torch); recorded oracle outputs were compared in the fast tests instead"; fi
+
+test-update-kill: setup
+	@echo "== a whole update, killed or failed at every relevant system call"
+	NIS_UPDATE_KILL=all $(PYTEST) -s tests/system/test_update_kill.py
 
 check: setup
 	$(BIN)/ruff check .

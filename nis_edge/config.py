@@ -166,7 +166,9 @@ class UpdateOptions:
     repository: str | None = option(None, pattern=r"https?://\S{1,2000}", meaning="an http:// or https:// URL")
     root: Path | None = option(None)  # the first root metadata, brought by a way that is trusted
     cohort: str = option("stable", pattern=_NAME, meaning=_NAME_MEANING)
+    hardware: str | None = option(None, pattern=_NAME, meaning=_NAME_MEANING)  # besides what the machine itself says
     poll_s: float = option(6 * 3600.0, low=10.0, high=7 * 86400.0)
+    probation_s: float = option(1800.0, low=1.0, high=7 * 86400.0)
 
 
 @dataclass(frozen=True)

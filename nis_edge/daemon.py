@@ -37,7 +37,7 @@ from nis_edge.config import Config, changed_sections, device_id, load, state_fol
 from nis_edge.courier import Courier
 from nis_edge.demo_replay import DemoTeam, shipped_script
 from nis_edge.engine_room import EngineRoom
-from nis_edge.errors import ConfigError, DeviceError, ModelError
+from nis_edge.errors import ConfigError, DeviceError
 from nis_edge.judgement import shipped_package
 from nis_edge.judging import Arrival, Judging
 from nis_edge.limits import MIB, MQTT_INCOMING_MAX
@@ -250,10 +250,11 @@ class Daemon:
         update = self.config.update
         settings = UpdateSettings(
             folder=self._folder / "update",
-            device=describe_device(self.device, update.cohort),
+            device=describe_device(self.device, update.cohort, update.hardware),
             repository=update.repository,
             root=update.root,
             poll_s=update.poll_s,
+            probation_s=update.probation_s,
             factory_version=factory_version,
         )
         self.updates = UpdateLoop(
@@ -489,7 +490,9 @@ class Daemon:
     async def _activate(self, activation: Activation) -> None:
         path = activation.path or self.config.model.path or shipped_package()
         if path is None:
-            raise ModelError("there is no factory model to go back to; the rules judge alone")
+            # A model that was found wanting must not stay in service only because there is none to follow it.
+            self.engine.withdraw("no factory model ships with this build: judging by rules alone")
+            return
         shown = f"update {activation.slot.version}" if activation.slot is not None else str(path)
         await self.engine.load(path, shown)
         self._unanswered_before = self.judging.state.counts.unanswered
