@@ -135,7 +135,7 @@ BENCH_RUNS_MAX: Final = 2_000_000
 METER_SAMPLES_MAX: Final = 600_000
 """Power readings kept for one benchmark: ten minutes at 1000 per second."""
 
-# --- update: what a publisher, a broker or a bucket may send -----------------------------------------------------------
+# --- update: what a publisher, a broker or a bucket may send --------------------------------------------------------
 
 UPDATE_DENIED_MAX: Final = 6
 """Failed models remembered. A record of the journal is 4 KiB; six entries of at most 220 bytes fit beside the rest."""
@@ -147,7 +147,7 @@ UPDATE_KEYS_MAX: Final = 6
 """Keys remembered beside a version floor; the online roles they belong to have one or two."""
 
 UPDATE_TRIES: Final = 3
-"""Runs of the self-test and starts under probation that one model gets before it is rolled back (U-Boot's bootlimit)."""
+"""Runs of the self-test and starts under probation that one model gets before rollback (as U-Boot's bootlimit)."""
 
 UPDATE_TRANSITIONS_MAX: Final = 28
 """State changes one update may take: the cap Mender puts on its own client, for the same reason (endless loops)."""
