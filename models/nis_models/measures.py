@@ -16,6 +16,8 @@ Array = np.ndarray[Any, Any]
 
 BINS: Final = 15
 RESAMPLES: Final = 400
+GROUPS_MIN: Final = 5
+"""With fewer groups a bootstrap over them says nothing: no interval is better than one of width zero."""
 NONE: Final = "none"
 
 
@@ -110,6 +112,8 @@ def average_precision(score: Array, y: Array) -> float | None:
 def bootstrap(groups: Sequence[str], figure: Callable[[Array], float | None], seed: int = 0) -> list[float] | None:
     """95 % interval of a figure of window indices, resampling groups; None when it can't be computed."""
     names, codes = np.unique(np.array(groups), return_inverse=True)
+    if len(names) < GROUPS_MIN:
+        return None
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     rng = np.random.default_rng(seed)
     values = []
