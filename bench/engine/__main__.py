@@ -186,10 +186,9 @@ def about(peer_python: str) -> dict[str, object]:
 
 
 def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.lower().startswith(("model name", "model\t")):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name") or fields.get("model") or platform.processor() or "unknown"
 
 
 def machine_name() -> str:
