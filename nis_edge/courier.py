@@ -21,6 +21,7 @@ from nis_edge.errors import BrokerLostError, ConfigError
 from nis_edge.outbox import Outbox
 from nis_edge.supervisor import Beat
 from nis_edge.telemetry import Telemetry
+from nis_edge.waiting import within
 
 STABLE_S: Final = 60.0
 """A connection that held this long lets the next pause begin at the low end again."""
@@ -238,7 +239,7 @@ class Courier:
         while (left := end - self._clock.monotonic()) > 0.0 and not self._reconfigured.is_set():
             beat()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._reconfigured.wait(), min(left, 5.0))
+                await within(self._reconfigured.wait(), min(left, 5.0))
 
     def _idle_state(self, reason: str) -> LinkState:
         host, port = (self._options.host, self._options.port) if self._options is not None else (None, None)

@@ -19,6 +19,7 @@ from nis_edge.judgement import PromptJudge
 from nis_edge.latency import Latencies
 from nis_edge.monitor.machine import Ask, JudgeChanged, ModelAnswers
 from nis_edge.supervisor import Beat
+from nis_edge.waiting import within
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class EngineRoom:
         while True:
             beat()
             try:
-                question = await asyncio.wait_for(self._questions.get(), ANSWER_STALL_S / 4)
+                question = await within(self._questions.get(), ANSWER_STALL_S / 4)
             except asyncio.TimeoutError:
                 continue
             self._tell(await self._answer(question))

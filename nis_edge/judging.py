@@ -41,6 +41,7 @@ from nis_edge.monitor.machine import (
 from nis_edge.monitor.rules import RuleOptions
 from nis_edge.monitor.state import MonitorState
 from nis_edge.supervisor import Beat
+from nis_edge.waiting import within
 from nis_edge.wire.codec import decode_event
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding
 
@@ -129,7 +130,7 @@ class Judging:
         while True:
             beat()
             with contextlib.suppress(asyncio.TimeoutError):  # then it is the tick
-                await asyncio.wait_for(self._wake.wait(), self._tick_s)
+                await within(self._wake.wait(), self._tick_s)
             self._wake.clear()
             self.step()
             if len(self.inbox):

@@ -16,6 +16,7 @@ from nis_edge.judging import Arrival, Judging
 from nis_edge.limits import ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX
 from nis_edge.overview_words import status_lines
 from nis_edge.prometheus import CONTENT_TYPE, exposition
+from nis_edge.waiting import within
 from nis_edge.wire.codec import decode_batch
 
 KEEP_ALIVE_S: Final = 15.0
@@ -51,7 +52,7 @@ class AssessmentFeed:
             yield b": follows\n\n"
             while True:
                 try:
-                    encoded = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+                    encoded = await within(queue.get(), KEEP_ALIVE_S)
                 except asyncio.TimeoutError:
                     yield b": alive\n\n"
                 else:

@@ -20,6 +20,7 @@ from nis_edge.clock import Clock
 from nis_edge.errors import DeviceError
 from nis_edge.limits import SPOOL_PENDING_BYTES_MAX, SPOOL_RECORD_BYTES_MAX
 from nis_edge.supervisor import Beat
+from nis_edge.waiting import within
 
 T = TypeVar("T")
 
@@ -202,13 +203,13 @@ class Outbox:
 
     async def _wait(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            await within(self._wake.wait(), seconds)
         except asyncio.TimeoutError:
             return
 
     async def _wait_urgent(self) -> None:
         try:
-            await asyncio.wait_for(self._urgent.wait(), self._commit_s)
+            await within(self._urgent.wait(), self._commit_s)
         except asyncio.TimeoutError:
             return
 

@@ -13,6 +13,7 @@ import msgspec
 
 from nis_edge.limits import UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
 from nis_edge.selftest import Report
+from nis_edge.waiting import within
 
 COMMAND: Final = (sys.executable, "-m", "nis_edge.selftest", "--json")
 
@@ -51,7 +52,7 @@ class SubprocessSelfTest:
             limit=UPDATE_SELFTEST_OUTPUT_BYTES_MAX,
         )
         try:
-            output = await asyncio.wait_for(_read_bounded(process), self._seconds_max)
+            output = await within(_read_bounded(process), self._seconds_max)
         except asyncio.TimeoutError:
             return _failed(f"the self-test did not end within {self._seconds_max:.0f} s")
         finally:

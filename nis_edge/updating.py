@@ -39,6 +39,7 @@ from nis_edge.update.machine import Effect, Event, State, Update, next_try, step
 from nis_edge.update.offer import OLD_MODEL_STAYS, Device, Target, judge, offered_version
 from nis_edge.update.status import UpdateStatus, status_of
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
+from nis_edge.waiting import within
 
 PROBATION_S: Final = 1800.0
 """How long a new model is watched before it is committed (design: ota section 4)."""
@@ -599,5 +600,5 @@ class UpdateLoop:
 
     async def _wait_for_work(self, seconds: float | None = None) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
+            await within(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
         self._wake.clear()

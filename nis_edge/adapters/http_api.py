@@ -30,6 +30,7 @@ from nis_edge.limits import (
     API_REQUEST_SECONDS_MAX,
     KIB,
 )
+from nis_edge.waiting import within
 
 TOKEN_CHARS_MIN: Final = 16
 JSON: Final = "application/json"
@@ -141,7 +142,7 @@ class HttpApi:
                 await self._serve(peer)
             elif count < 2 * API_CONNECTIONS_MAX:
                 # What was sent is read first: closing over unread bytes would take the answer back.
-                await asyncio.wait_for(reader.read(_READ_BYTES), 1.0)
+                await within(reader.read(_READ_BYTES), 1.0)
                 await peer.send(_error(503, f"more than {API_CONNECTIONS_MAX} connections"), close=True)
         except (OSError, asyncio.TimeoutError, h11.ProtocolError):
             pass  # the peer is gone, too slow, or speaks something else; there is nobody to tell
@@ -235,14 +236,14 @@ class _Peer:
     async def wait_head(self) -> h11.Request | None:
         """The next request's head, or None when the peer is done."""
         try:
-            first = await asyncio.wait_for(self._next(), API_IDLE_SECONDS_MAX)
+            first = await within(self._next(), API_IDLE_SECONDS_MAX)
         except h11.RemoteProtocolError as error:
             raise _RefusedError(error.error_status_hint, f"no valid HTTP: {error}") from error
         return first if isinstance(first, h11.Request) else None
 
     async def wait_body(self) -> bytes:
         """The request's body, bounded in size and time."""
-        return await asyncio.wait_for(self._body(), API_REQUEST_SECONDS_MAX)
+        return await within(self._body(), API_REQUEST_SECONDS_MAX)
 
     def next_request(self) -> bool:
         """Make ready for the next request; False when this connection is to end."""
@@ -304,7 +305,7 @@ class _Peer:
             now = asyncio.get_running_loop().time()
             if begun is not None and now - begun > API_REQUEST_SECONDS_MAX:
                 raise asyncio.TimeoutError
-            data = await asyncio.wait_for(
+            data = await within(
                 self._reader.read(_READ_BYTES), API_IDLE_SECONDS_MAX if begun is None else API_REQUEST_SECONDS_MAX
             )
             begun = now if begun is None else begun
@@ -313,7 +314,7 @@ class _Peer:
     async def _write(self, data: bytes | None) -> None:
         if data:
             self._writer.write(data)
-            await asyncio.wait_for(self._writer.drain(), API_REQUEST_SECONDS_MAX)
+            await within(self._writer.drain(), API_REQUEST_SECONDS_MAX)
 
 
 def _error(status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -27,6 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from nis_edge.errors import BrokerLostError, ConfigError
 from nis_edge.limits import MQTT_CONNECT_SECONDS_MAX, MQTT_PACKET_BYTES_MAX
+from nis_edge.waiting import within
 
 T = TypeVar("T")
 
@@ -198,7 +199,7 @@ class Connection:
         if not events.acknowledged:
             events.raise_if_lost()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(events.changed.wait(), timeout_s)
+                await within(events.changed.wait(), timeout_s)
         # Cleared after the wait, so that what came before the next one is not slept over.
         events.changed.clear()
         taken, events.acknowledged = events.acknowledged, []
@@ -263,7 +264,7 @@ async def connect(options: BrokerOptions, on_message: Callable[[str, bytes, bool
     client.loop_start()
     connection = None
     try:
-        await asyncio.wait_for(events.connected.wait(), MQTT_CONNECT_SECONDS_MAX)
+        await within(events.connected.wait(), MQTT_CONNECT_SECONDS_MAX)
         events.raise_if_lost()
         if getattr(events.connack_properties, "MaximumQoS", 1) < 1:
             raise BrokerLostError("it offers only QoS 0, which loses records")

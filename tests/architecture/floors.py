@@ -13,7 +13,7 @@ from typing import Final
 ROOF: Final = 5
 
 FLOOR_OF_ROOM: Final[dict[str, int]] = {
-    "limits": 0, "clock": 0, "errors": 0, "events": 0,
+    "limits": 0, "clock": 0, "errors": 0, "events": 0, "waiting": 0,
     "pack": 1, "wire": 1,
     "native": 2, "engine": 2,
     "monitor": 3, "power": 3, "router": 3, "physics": 3, "update": 3,
@@ -33,6 +33,8 @@ IMPURE_MODULES: Final = frozenset(
 EXCEPTIONS: Final[dict[str, frozenset[str]]] = {
     # The one place that reads the operating system's clocks.
     "nis_edge.clock": frozenset({"time"}),
+    # Bounds an await in time; the loop it runs on is the caller's.
+    "nis_edge.waiting": frozenset({"asyncio"}),
     # A package is a mapped file: opening it, and writing it durably, is what the room is for.
     "nis_edge.pack.container": frozenset({"os", "pathlib"}),
     "nis_edge.pack.reader": frozenset({"os", "pathlib"}),
