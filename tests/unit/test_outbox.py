@@ -30,11 +30,17 @@ class Disk:
         self.path = folder / "spool.db"
         self.bytes_max = bytes_max
         self.refusal: DeviceError | None = None
+        self.garbage_at_open = False
         self.commits = 0
 
     def open(self) -> tuple[Spool, str | None]:
         if self.refusal is not None and not isinstance(self.refusal, SpoolDamagedError):
             raise self.refusal
+        if self.garbage_at_open:
+            # Now, while no SQLite holds the file: one that closes would write its own pages over the damage.
+            self.garbage_at_open = False
+            self.path.write_bytes(b"garbage" * 999)
+            self.path.with_name("spool.db-wal").unlink(missing_ok=True)
         spool, complaint = Spool.open(self.path, bytes_max=self.bytes_max)
         commit = spool.commit
 
@@ -199,8 +205,7 @@ def test_damage_met_while_running_sets_the_file_aside_and_keeps_what_waits(tmp_p
         disk.refusal = SpoolDamagedError("malformed")
         outbox.put(record(payload=b"survives"))
         await until(lambda: outbox.counts().failing)
-        disk.path.write_bytes(b"garbage" * 999)
-        disk.path.with_name("spool.db-wal").unlink(missing_ok=True)
+        disk.garbage_at_open = True
         await until(lambda: log.named("spool.set_aside"))
         disk.refusal = None
         await until(lambda: outbox.counts().last_seq == 1)
