@@ -197,7 +197,7 @@ def _subject(request: Request, model: Model) -> Subject:
         backend=request.backend,
         isa=model.isa,
         threads=request.threads,
-        package=str(request.package),
+        package=request.package.name,
         package_sha256=sha256,
         package_bytes=size_bytes,
         model=f"{model.manifest.model.id} {model.manifest.model.version}",

@@ -4,32 +4,9 @@
  * stay exact for NIS_GROUPS_PER_WIDENING groups (ternary.h proves the bound); sadalp then widens them to 32 bits. */
 #if defined(__aarch64__)
 
-#include <arm_neon.h>
-
-#include "ternary.h"
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "planes_neon.h"
 
 enum { ROWS_IN_FLIGHT = 4, TILE_TOKENS = 4 };
-
-typedef struct {
-    int8x16_t plane[NIS_PLANES];
-} planes;
-
-ALWAYS_INLINE planes load_planes(const int8_t *activations) {
-    return (planes){{vld1q_s8(activations), vld1q_s8(activations + 16), vld1q_s8(activations + 32),
-                     vld1q_s8(activations + 48)}};
-}
-
-ALWAYS_INLINE planes unpack_unit(const uint8_t *unit) {
-    const uint8x16_t bytes = vld1q_u8(unit), mask = vdupq_n_u8(3);
-    return (planes){{
-        vreinterpretq_s8_u8(vandq_u8(bytes, mask)),
-        vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(bytes, 2), mask)),
-        vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(bytes, 4), mask)),
-        vreinterpretq_s8_u8(vshrq_n_u8(bytes, 6)),
-    }};
-}
 
 ALWAYS_INLINE int16x8_t add_products(int16x8_t sum_i16x8, planes codes, planes activations) {
 #pragma GCC unroll 4

@@ -6,36 +6,15 @@
 
 #include <arm_neon.h>
 
-#include "ternary.h"
-
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #else
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "planes_neon.h"
 
 enum { TILE_TOKENS = 4, TILE_ROWS = 2 };
-
-typedef struct {
-    int8x16_t plane[NIS_PLANES];
-} planes;
-
-ALWAYS_INLINE planes load_planes(const int8_t *activations) {
-    return (planes){{vld1q_s8(activations), vld1q_s8(activations + 16), vld1q_s8(activations + 32),
-                     vld1q_s8(activations + 48)}};
-}
-
-ALWAYS_INLINE planes unpack_unit(const uint8_t *unit) {
-    const uint8x16_t bytes = vld1q_u8(unit), mask = vdupq_n_u8(3);
-    return (planes){{
-        vreinterpretq_s8_u8(vandq_u8(bytes, mask)),
-        vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(bytes, 2), mask)),
-        vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(bytes, 4), mask)),
-        vreinterpretq_s8_u8(vshrq_n_u8(bytes, 6)),
-    }};
-}
 
 ALWAYS_INLINE int32x4_t add_products(int32x4_t sum_i32x4, planes codes, planes activations) {
 #pragma GCC unroll 4
