@@ -172,6 +172,7 @@ def _parse_toml(text: bytes, where: str) -> dict[str, Any]:
     if len(text) > BOARD_FILE_BYTES_MAX:
         raise ConfigError(f"{where}: larger than {BOARD_FILE_BYTES_MAX} bytes; the other board files serve")
     try:
-        return tomllib.loads(text.decode("utf-8"))
+        table: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: no valid TOML: {error}; the other board files serve") from error
+    return table
