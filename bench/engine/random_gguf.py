@@ -11,13 +11,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from bench.engine.random_codes import random_code_bytes
 from bench.engine.shapes import Shape
 
-# Bytes of four 2-bit codes, each 0, 1 or 2: the only valid ones in a ternary block.
-VALID_CODE_BYTES = np.array(
-    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)],
-    dtype=np.uint8,
-)
 BLOCK_WEIGHTS = 256
 BLOCK_CODE_BYTES = 64
 
@@ -26,9 +22,7 @@ def random_tq2_0(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     """Random TQ2_0 bytes, uint8 [rows, columns / 256 * 66], scaled so that a unit vector keeps its size."""
     blocks = columns // BLOCK_WEIGHTS
     data = np.empty((rows, blocks, BLOCK_CODE_BYTES + 2), dtype=np.uint8)
-    data[:, :, :BLOCK_CODE_BYTES] = VALID_CODE_BYTES[
-        rng.integers(0, 81, (rows, blocks, BLOCK_CODE_BYTES), dtype=np.uint8)
-    ]
+    data[:, :, :BLOCK_CODE_BYTES] = random_code_bytes(rng, (rows, blocks, BLOCK_CODE_BYTES))
     scale = np.array([(1.5 / columns) ** 0.5], dtype=np.float16)
     data[:, :, BLOCK_CODE_BYTES:] = scale.view(np.uint8)
     return data.reshape(rows, -1)

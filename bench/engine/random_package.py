@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.engine.random_codes import random_code_bytes
 from bench.engine.shapes import Shape
 from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, tensor_table
 from nis_edge.pack.writer import Source, write_package
-
-# Bytes of four 2-bit codes, each 0, 1 or 2.
-VALID_CODE_BYTES = np.array(
-    [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)],
-    dtype=np.uint8,
-)
 
 
 def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
@@ -45,7 +40,7 @@ def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
     tensors: dict[str, Source] = {}
     for spec in tensor_table(manifest):
         if spec.matrix:
-            tensors[spec.name] = VALID_CODE_BYTES[rng.integers(0, 81, spec.shape, dtype=np.uint8)]
+            tensors[spec.name] = random_code_bytes(rng, spec.shape)
         elif spec.name.endswith(".scale"):
             columns = shape.ffn if ".down." in spec.name else shape.hidden
             tensors[spec.name] = np.array([(1.5 / columns) ** 0.5], dtype=np.float32)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nis_edge.errors import SensorUnavailableError
-from nis_edge.power.boards import Board, BoardSource
+from nis_edge.power.boards import Board, BoardSource, describe
 from nis_edge.power.meters import (
     LINE_BYTES_MAX,
     UM_FRAME_BYTES,
@@ -175,20 +175,7 @@ class SerialPowerSource:
 
 
 def _bind(board: Board, source: BoardSource, path: Path, open_port: OpenPort) -> SerialPowerSource:
-    info = SourceInfo(
-        source=source.id,
-        board=board.id,
-        kind=source.kind,
-        scope=source.scope,
-        grade=source.grade,
-        complete=source.complete,
-        lower_bound=source.lower_bound,
-        counted=(source.rails[0].label,),
-        covers=source.covers,
-        misses=source.misses,
-        rate_hz=source.rate_hz,
-        where=str(path),
-    )
+    info = describe(board, source, counted=(source.rails[0].label,), where=str(path))
     return SerialPowerSource(info=info, source=source, path=path, open_port=open_port)
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from nis_edge.errors import SensorUnavailableError
 from nis_edge.limits import SENSOR_DIRECTORIES_MAX, SENSOR_FILE_BYTES_MAX
-from nis_edge.power.boards import Board, BoardSource, Kind, Rail
+from nis_edge.power.boards import Board, BoardSource, Kind, Rail, describe
 from nis_edge.power.plausibility import StuckWatch, counted_joules, watch_stuck
 from nis_edge.power.rails import Absence, Accuracy, Discovery, PowerReading, RailSample, SourceInfo, rail_sample, total
 from nis_edge.power.throttle import ThrottleState, merged, pi_state
@@ -298,20 +298,8 @@ def _bind(
     for entry in bound:
         if entry.rail.counted:
             _refuse_forbidden(entry.channel, read)
-    info = SourceInfo(
-        source=source.id,
-        board=board.id,
-        kind=source.kind,
-        scope=source.scope,
-        grade=source.grade,
-        complete=source.complete,
-        lower_bound=source.lower_bound,
-        counted=counted,
-        covers=source.covers,
-        misses=source.misses,
-        rate_hz=source.rate_hz,
-        where=", ".join(dict.fromkeys(str(entry.channel.place) for entry in bound if entry.rail.counted)),
-    )
+    where = ", ".join(dict.fromkeys(str(entry.channel.place) for entry in bound if entry.rail.counted))
+    info = describe(board, source, counted=counted, where=where)
     return SysfsPowerSource(info=info, source=source, rails=tuple(bound), read_attribute=read)
 
 

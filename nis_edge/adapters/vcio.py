@@ -19,7 +19,7 @@ from typing import Final
 
 from nis_edge.errors import SensorUnavailableError
 from nis_edge.limits import SENSOR_FILE_BYTES_MAX
-from nis_edge.power.boards import Board, BoardSource
+from nis_edge.power.boards import Board, BoardSource, describe
 from nis_edge.power.plausibility import StuckWatch, watch_stuck
 from nis_edge.power.pmic import parse_adc, parse_throttled, refuse_firmware_error
 from nis_edge.power.rails import Absence, Discovery, PowerReading, RailSample, SourceInfo, rail_sample, total
@@ -224,20 +224,8 @@ def _bind(board: Board, source: BoardSource, firmware: Firmware) -> FirmwarePowe
     missing = [rail.label for rail in source.rails if rail.counted and rail.required and rail.label not in there]
     if missing:
         raise SensorUnavailableError(f"the firmware names no rail {', '.join(missing)}; it has {', '.join(there)}")
-    info = SourceInfo(
-        source=source.id,
-        board=board.id,
-        kind=source.kind,
-        scope=source.scope,
-        grade=source.grade,
-        complete=source.complete,
-        lower_bound=source.lower_bound,
-        counted=tuple(label for label in counted if label in there),
-        covers=source.covers,
-        misses=source.misses,
-        rate_hz=source.rate_hz,
-        where=firmware.where,
-    )
+    found = tuple(label for label in counted if label in there)
+    info = describe(board, source, counted=found, where=firmware.where)
     return FirmwarePowerSource(info=info, source=source, firmware=firmware)
 
 

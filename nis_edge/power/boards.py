@@ -16,7 +16,7 @@ import msgspec
 
 from nis_edge.errors import ConfigError
 from nis_edge.limits import BOARD_RAILS_MAX, BOARD_SOURCES_MAX
-from nis_edge.power.rails import GRADES, SCOPES, Accuracy, Grade, Scope
+from nis_edge.power.rails import GRADES, SCOPES, Accuracy, Grade, Scope, SourceInfo
 
 BOARD_FORMAT: Final = 1
 
@@ -78,6 +78,31 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     title: str
     sources: tuple[BoardSource, ...]
+
+
+def describe(board: Board, source: BoardSource, *, counted: tuple[str, ...], where: str) -> SourceInfo:
+    """What a source found on this machine is.
+
+    Args:
+        board: the description it was found by.
+        source: that board's source.
+        counted: the labels found there whose sum is the total.
+        where: the place it is read from.
+    """
+    return SourceInfo(
+        source=source.id,
+        board=board.id,
+        kind=source.kind,
+        scope=source.scope,
+        grade=source.grade,
+        complete=source.complete,
+        lower_bound=source.lower_bound,
+        counted=counted,
+        covers=source.covers,
+        misses=source.misses,
+        rate_hz=source.rate_hz,
+        where=where,
+    )
 
 
 def parse_board(data: Mapping[str, Any], where: str) -> Board:
