@@ -1,4 +1,4 @@
-"""A model to measure, whichever way it runs: the native engine, or the numpy reference behind the same few calls."""
+"""A model to measure, whichever way it runs: engine, ONNX Runtime or numpy reference behind the same few calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nis_edge.pack.layout import Manifest
 
 Floats = NDArray[np.float32]
 
-BACKENDS: Final = ("native", "reference")
+BACKENDS: Final = ("native", "onnx", "reference")
 
 
 class Session(Protocol):
@@ -65,13 +65,17 @@ def open_model(path: Path, backend: str, threads: int) -> Model:
     Args:
         path: the `.nis` file.
         backend: one of BACKENDS.
-        threads: worker threads of the native engine; the reference has none of its own.
+        threads: of the native engine or of ONNX Runtime; the reference has none of its own.
 
     Raises:
         ModelError: the builder of the model acts.
     """
     if backend == "reference":
         return ReferenceModel(path)
+    if backend == "onnx":
+        from nis_edge.onnx_backend import OnnxModel
+
+        return cast(Model, OnnxModel(path, threads=threads))
     from nis_edge.engine.model import Model as NativeModel
 
     return cast(Model, NativeModel.open(path, threads=threads))

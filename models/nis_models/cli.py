@@ -183,6 +183,18 @@ def _add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("models/cards/nis-nano.md"), help="default: %(default)s")
 
 
+def _add_export_onnx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", type=Path, metavar="PKG", nargs="?", default=SHIPPED, help="default: %(default)s")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--weights",
+        choices=("int8", "2bit"),
+        default="int8",
+        help="int8: MatMulInteger, any ONNX Runtime from 1.17; 2bit: MatMulNBits, a quarter of the size and slower, "
+        "ONNX Runtime 1.24 or later (default: %(default)s)",
+    )
+
+
 _DATA: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
     "build": (
         "draw labelled windows from simulated teams and recorded runs",
@@ -235,6 +247,13 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         _add_export,
         "nis_models.work_training",
         "export_model",
+    ),
+    "export-onnx": (
+        "write the same model for ONNX Runtime, checked against the engine",
+        "nis-models export-onnx models/nis-nano/nis-nano.nis -o nis-nano-onnx",
+        _add_export_onnx,
+        "nis_models.onnx_files",
+        "export_onnx",
     ),
     "card": (
         "write the model card from package and metrics",

@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--quick", action="store_true", help="about 45 seconds")
     length.add_argument("--strict", action="store_true", help="about 15 minutes, 600 s of assessments")
     parser.add_argument("--threads", type=int, metavar="N", help="worker threads (default: as configured, else 1)")
-    parser.add_argument("--backend", choices=("native", "reference"), default="native", help="reference: numpy, slow")
+    parser.add_argument(
+        "--backend",
+        choices=("native", "onnx", "reference"),
+        default="native",
+        help="onnx: ONNX Runtime, needs the extra; reference: numpy, slow",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration with [bench] limits and [model]")
     parser.add_argument(
         "--json", metavar="FILE", help="also write the result as JSON; - prints it instead of the table"

@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.npy", type=Path, required=True, help="the file to write")
     parser.add_argument("--isa", metavar="NAME", help="instruction set (default: the best this CPU offers)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of the engine (default: 1)")
-    parser.add_argument("--backend", choices=("native", "reference"), default="native", help="reference: numpy, slow")
+    parser.add_argument(
+        "--backend",
+        choices=tuple(BACKENDS),
+        default="native",
+        help="onnx: ONNX Runtime, needs the extra; reference: numpy, slow",
+    )
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
 
 
@@ -45,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     tokens = parse_tokens(args.tokens)
-    logits, isa = _reference(args, tokens) if args.backend == "reference" else _native(args, tokens)
+    logits, isa = BACKENDS[args.backend](args, tokens)
     partial = args.output.with_name(f".{args.output.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -91,7 +96,19 @@ def _reference(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray
     from nis_edge.pack.reader import open_package
 
     if args.isa is not None or args.threads != 1:
-        raise ConfigError("--isa and --threads belong to the native backend")
+        raise ConfigError("--isa belongs to the native backend and --threads to native and onnx")
     with open_package(args.model) as package:
         logits: Any = reference_logits(package, tokens, all_positions=True)
         return logits, "numpy"
+
+
+def _onnx(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray[np.float32], str]:
+    from nis_edge.onnx_backend import OnnxModel
+
+    if args.isa is not None:
+        raise ConfigError("--isa belongs to the native backend")
+    with OnnxModel(args.model, threads=args.threads) as model:
+        return model.session().forward(tokens, all_positions=True), model.isa
+
+
+BACKENDS: Final = {"native": _native, "onnx": _onnx, "reference": _reference}
