@@ -14,9 +14,9 @@ ROOF: Final = 5
 
 FLOOR_OF_ROOM: Final[dict[str, int]] = {
     "limits": 0, "clock": 0, "errors": 0, "events": 0, "waiting": 0,
-    "pack": 1, "wire": 1,
+    "pack": 1, "wire": 1, "physics": 1,
     "native": 2, "engine": 2,
-    "monitor": 3, "power": 3, "router": 3, "physics": 3, "update": 3,
+    "monitor": 3, "power": 3, "router": 3, "update": 3,
     "adapters": 4,
 }  # fmt: skip
 """Everything in nis_edge that is not named here stands on the roof."""
