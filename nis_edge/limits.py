@@ -264,3 +264,31 @@ DEMO_LINE_BYTES_MAX: Final = 64 * KIB
 
 STATUS_BYTES_MAX: Final = 4 * MIB
 """What `nis-edge status` reads of an answer."""
+
+UPDATE_BLOCK_BYTES_MIN: Final = 16 * KIB
+UPDATE_BLOCK_BYTES_MAX: Final = 64 * KIB
+"""One block over MQTT: small enough for any broker's default, large enough that its header is nothing."""
+
+UPDATE_BLOCK_WINDOW_MAX: Final = 8
+"""Blocks one request may bring: at most 512 KiB under way to a device."""
+
+UPDATE_BLOCK_BITMAP_BYTES_MAX: Final = 256
+"""Bitmap of a block request: 2048 blocks from its first one on."""
+
+UPDATE_BLOCK_LIST_BYTES_MAX: Final = 12 * MIB
+"""A block list: 32 bytes a block; 5 GiB in 16 KiB blocks are 10 MiB of it."""
+
+UPDATE_DELTAS_MAX: Final = 8
+"""Deltas signed beside one model: the last few releases."""
+
+UPDATE_DELTA_SEGMENTS_MAX: Final = 8192
+"""Places at which a delta lines up again with its base: one for each tensor, and a few."""
+
+UPDATE_SHADOW_SECONDS_MAX: Final = 7 * 86400.0
+"""Longest time a candidate judges beside the running model."""
+
+UPDATE_SPREAD_SECONDS_MAX: Final = 14 * 86400
+"""Longest time over which a rollout spreads its starts."""
+
+UPDATE_REPORT_BYTES_MAX: Final = 8 * KIB
+"""One signed device report: two dozen short fields."""

@@ -17,7 +17,7 @@ import urllib3
 
 from nis_edge.errors import DownloadInterruptedError, DownloadStoppedError
 from nis_edge.limits import KIB, UPDATE_RATE_BYTES_PER_S_MIN, UPDATE_STALL_SECONDS_MAX
-from nis_edge.update.offer import OLD_MODEL_STAYS
+from nis_edge.update.facts import OLD_MODEL_STAYS
 
 CHUNK_BYTES: Final = 64 * KIB
 

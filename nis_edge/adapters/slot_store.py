@@ -21,8 +21,8 @@ from typing import Final, Protocol
 
 from nis_edge.errors import SlotWriteError
 from nis_edge.limits import MIB, UPDATE_RESERVE_BYTES
+from nis_edge.update.facts import OLD_MODEL_STAYS
 from nis_edge.update.journal import JOURNAL_BYTES, RECORD_BYTES, Journal, encode_record, newest, record_offset
-from nis_edge.update.offer import OLD_MODEL_STAYS
 
 MODEL_NAME: Final = "model.nis"
 FLUSH_EVERY_BYTES: Final = 4 * MIB

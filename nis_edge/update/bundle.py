@@ -1,8 +1,11 @@
 """The bundle: a whole metadata chain in one message, for a retained MQTT topic, a USB stick or any untrusted carrier.
 
-JSON object `{"v": 1, "cohort": NAME, "files": {NAME: TEXT}}`. Names are those of the repository: `3.root.json`,
-`timestamp.json`, `7.snapshot.json`, `7.targets.json`, delegated roles, and `rollout/<sha256>.<cohort>.json`. The
-carrier is never believed: every text goes through the same verification as one fetched by HTTP.
+JSON object `{"v": 1, "cohort": NAME, "device": ID or null, "files": {NAME: TEXT}}`. It lies retained on
+`nis/v1/{site}/ota/v1/{cohort}/bundle` for a cohort, and on `nis/v1/{site}/ota/v1/dev/{id}/bundle` for one device, whose
+id then also stands in the signed rollout document `rollout/<sha256>.dev.<id>.json` (`update.rollout`). Names are those
+of the repository: `3.root.json`, `timestamp.json`, `7.snapshot.json`, `7.targets.json`, delegated roles, and
+`rollout/<sha256>.<cohort>.json`. The carrier is never believed: every text goes through the same verification as one
+fetched by HTTP.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ import msgspec
 
 from nis_edge.errors import UntrustedMetadataError
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX, UPDATE_BUNDLE_FILES_MAX
-from nis_edge.update.offer import OLD_MODEL_STAYS
+from nis_edge.update.facts import OLD_MODEL_STAYS
 from nis_edge.wire.topics import ROOT
 
 FILE_NAME: Final = re.compile(
-    r"(?:[0-9]{1,10}\.)?[A-Za-z0-9_%-]{1,64}\.json|rollout/[0-9a-f]{64}\.[a-z0-9-]{1,64}\.json"
+    r"(?:[0-9]{1,10}\.)?[A-Za-z0-9_%-]{1,64}\.json|rollout/[0-9a-f]{64}\.(?:dev\.)?[a-z0-9-]{1,64}\.json"
 )
 """Names a bundle may carry: versioned metadata, or a hash-prefixed rollout document."""
 
@@ -28,11 +31,17 @@ def bundle_topic(site: str, cohort: str) -> str:
     return f"{ROOT}/{site}/ota/v1/{cohort}/bundle"
 
 
+def device_bundle_topic(site: str, device: str) -> str:
+    """Where the bundle for one device lies, retained."""
+    return f"{ROOT}/{site}/ota/v1/dev/{device}/bundle"
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """Metadata files by repository name, as text (metadata is JSON)."""
 
     v: Literal[1] = 1
     cohort: Annotated[str, msgspec.Meta(max_length=64)]
+    device: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     files: Annotated[dict[str, str], msgspec.Meta(max_length=UPDATE_BUNDLE_FILES_MAX)]
 
 
@@ -45,7 +54,7 @@ def encode_bundle(bundle: Bundle) -> bytes:
     Raises:
         ValueError: it is larger than devices read.
     """
-    ordered = Bundle(cohort=bundle.cohort, files=dict(sorted(bundle.files.items())))
+    ordered = Bundle(cohort=bundle.cohort, device=bundle.device, files=dict(sorted(bundle.files.items())))
     data = msgspec.json.encode(ordered)
     if len(data) > UPDATE_BUNDLE_BYTES_MAX:
         raise ValueError(f"bundle of {len(data)} bytes; devices read at most {UPDATE_BUNDLE_BYTES_MAX}")

@@ -11,57 +11,22 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
-from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX, UPDATE_MODEL_BYTES_MAX
-from nis_edge.update.journal import Count, Journal, Sha256, Slot, Version
+from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path
+from nis_edge.update.journal import Journal, Slot
+from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, read_rollout, rollout_bucket, rollout_path
 
 if TYPE_CHECKING:
     from nis_edge.pack.layout import Golden
 
-MODEL_PATH: Final = re.compile(r"models/[a-z0-9][a-z0-9-]{0,63}/[0-9A-Za-z][0-9A-Za-z._+-]{0,31}\.nis")
-"""The one shape of a model's target name. It has no room for `..`, an absolute path, a query or an escape."""
-
-COHORT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-"""The same form as a site or a device has in topics."""
-
-OLD_MODEL_STAYS: Final = "the running model stays in service"
-
-ROLLOUT_PARTS: Final = 10_000
-"""A rollout's share is counted in ten-thousandths (basis points)."""
-
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-
-
-class SignedFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The `custom` object that the offline models role signs beside a package's length and hash."""
-
-    version: Version
-    release_counter: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-    security_epoch: Count = 0
-    hardware: Annotated[tuple[Label, ...], msgspec.Meta(min_length=1, max_length=32)]
-    """Hardware classes it may run on; `any` stands for all."""
-    minimum_agent: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}\Z")] = "0"
-    memory_bytes: Count = 0
-    """Memory it needs to run; 0: not stated."""
-    golden_sha256: Sha256 | None = None
-    """Hash of the package's own golden list: the self-test must run exactly these."""
-
-
-class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """Who shall run what: `rollout/<cohort>.json`, signed online."""
-
-    v: Literal[1] = 1
-    cohort: Annotated[str, msgspec.Meta(pattern=rf"^{COHORT.pattern}\Z")]
-    serial: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-    target: Annotated[str, msgspec.Meta(max_length=128)]
-    sha256: Sha256
-    length: Annotated[int, msgspec.Meta(ge=1, le=UPDATE_MODEL_BYTES_MAX)]
-    state: Literal["open", "paused", "aborted"] = "open"
-    open_bp: Annotated[int, msgspec.Meta(ge=0, le=ROLLOUT_PARTS)] = ROLLOUT_PARTS
+__all__ = [
+    "COHORT", "MODEL_PATH", "OLD_MODEL_STAYS", "ROLLOUT_PARTS", "Device", "Rollout", "SignedFacts", "Target", "Verdict",
+    "check_path", "golden_hash", "judge", "offered_version", "read_rollout", "rollout_bucket", "rollout_path",
+]  # fmt: skip
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +51,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     agent_version: str
     memory_bytes: int | None = None
     """Memory of the machine; None: unknown, and then not judged."""
+    kernel_abi: int | None = None
+    """Interface number of the engine; None: unknown, and then not judged."""
 
 
 @dataclass(frozen=True)
@@ -97,35 +64,6 @@ class Verdict:
     refusal: type[UpdateError] | None = None
 
 
-_ROLLOUT_DECODER: Final = msgspec.json.Decoder(Rollout)
-
-
-def read_rollout(data: bytes, cohort: str) -> Rollout:
-    """Decode a rollout document that verified against its metadata.
-
-    Raises:
-        UntrustedMetadataError: it is malformed, too long, or speaks to another cohort; the publisher acts.
-    """
-    if len(data) > UPDATE_DOCUMENT_BYTES_MAX:
-        raise UntrustedMetadataError(
-            f"rollout document of {len(data)} bytes, at most {UPDATE_DOCUMENT_BYTES_MAX} are read; {OLD_MODEL_STAYS}"
-        )
-    try:
-        rollout = _ROLLOUT_DECODER.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedMetadataError(f"rollout document is malformed: {error}; {OLD_MODEL_STAYS}") from error
-    if rollout.cohort != cohort:
-        raise UntrustedMetadataError(
-            f"rollout document is for cohort {rollout.cohort!r}, this device is in {cohort!r}; {OLD_MODEL_STAYS}"
-        )
-    return rollout
-
-
-def rollout_path(cohort: str) -> str:
-    """The target name of a cohort's rollout document."""
-    return f"rollout/{cohort}.json"
-
-
 def golden_hash(golden: Iterable[Golden]) -> str:
     """SHA-256 over a package's golden entries: what the publisher signs and the self-test on the device must find.
 
@@ -135,31 +73,12 @@ def golden_hash(golden: Iterable[Golden]) -> str:
     return hashlib.sha256(msgspec.json.encode(entries)).hexdigest()
 
 
-def check_path(path: str) -> str:
-    """Return a model's target name when it is one.
-
-    Raises:
-        UntrustedMetadataError: the name has another shape than models/NAME/VERSION.nis.
-    """
-    if MODEL_PATH.fullmatch(path) is None:
-        raise UntrustedMetadataError(
-            f"target name {path[:80]!r} is not of the form models/NAME/VERSION.nis; {OLD_MODEL_STAYS}"
-        )
-    return path
-
-
 def offered_version(target: Target | None) -> str | None:
     """The version of a target for the status; None when its signed facts are malformed."""
     try:
         return None if target is None else msgspec.convert(target.custom, SignedFacts).version
     except msgspec.ValidationError:
         return None
-
-
-def rollout_bucket(rollout: Rollout, device_id: str) -> int:
-    """The device's place, 0 to 9999, in this target's rollout: stable while the share grows, new for every target."""
-    digest = hashlib.sha256(f"{rollout.sha256}\n{device_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % ROLLOUT_PARTS
 
 
 def judge(rollout: Rollout, target: Target, device: Device, journal: Journal) -> Verdict:
@@ -211,6 +130,8 @@ def _unfit(facts: SignedFacts, device: Device) -> str | None:
         return f"is for {', '.join(facts.hardware)}; this device is {', '.join(sorted(device.hardware))}"
     if _numbers(facts.minimum_agent) > _numbers(device.agent_version):
         return f"needs nis-edge {facts.minimum_agent} or newer; this is {device.agent_version}"
+    if device.kernel_abi is not None and facts.kernel_abi > device.kernel_abi:
+        return f"needs engine interface {facts.kernel_abi}; this nis-edge has {device.kernel_abi}"
     if device.memory_bytes is not None and facts.memory_bytes > device.memory_bytes:
         return f"needs {facts.memory_bytes} bytes of memory; this device has {device.memory_bytes}"
     return None

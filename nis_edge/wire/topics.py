@@ -102,6 +102,21 @@ class Topics:
         """Where an update stands, retained."""
         return f"{self.prefix}/ota/status"
 
+    @property
+    def ota_report(self) -> str:
+        """The device's signed report of an update, through the spool."""
+        return f"{self.prefix}/ota/report"
+
+    @property
+    def ota_request(self) -> str:
+        """Where the device asks for blocks of a model."""
+        return f"{self.prefix}/ota/request"
+
+    @property
+    def ota_block(self) -> str:
+        """Where blocks come in."""
+        return f"{self.prefix}/ota/block"
+
     def agent_event(self, agent: str) -> str:
         """Where one agent publishes its events.
 
