@@ -9,7 +9,18 @@ from typing import Final
 
 import numpy as np
 
-from nis_edge.bench_records import Energy, Latency, Machine, Power, Spread, Thermal, Workload
+from nis_edge.bench_records import (
+    Energy,
+    Latency,
+    Machine,
+    Phase,
+    Power,
+    Spread,
+    Thermal,
+    Trace,
+    TracePoint,
+    Workload,
+)
 from nis_edge.bench_workloads import Impossible, Task
 from nis_edge.errors import SensorUnavailableError
 from nis_edge.metering import why_no_power
@@ -31,6 +42,9 @@ BLOCKS: Final = 12
 
 STILL_READINGS: Final = 20
 """As many readings in a row never agree to the last digit while the load changes, unless the converter is stuck."""
+
+TRACE_POINTS: Final = 600
+"""A result file stays small enough to read; a picture has not many more columns."""
 
 UNSTEADY: Final = 0.2
 """Block medians that differ by more than this share deserve a word."""
@@ -61,6 +75,7 @@ def workload_of(task: Task | Impossible, timed: Timed | None) -> Workload:
         tokens_per_run=timed.tokens / len(durations_ms),
         tokens_per_s=timed.tokens / busy_s if busy_s > 0 else None,
         latency=latency_of(durations_ms),
+        quantiles_ms=tuple(float(q) for q in np.quantile(durations_ms, np.linspace(0.0, 1.0, 101))),
         spread=_spread(durations_ms),
     )
 
@@ -85,6 +100,7 @@ def _spread(durations_ms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Sprea
     medians = [float(np.median(block)) for block in np.array_split(durations_ms, BLOCKS)]
     return Spread(
         blocks=BLOCKS,
+        p50_ms=tuple(medians),
         p50_ms_lowest=min(medians),
         p50_ms_highest=max(medians),
         relative=(max(medians) - min(medians)) / statistics.median(medians),
@@ -192,6 +208,37 @@ def thermal_of(sampler: Sampler) -> Thermal:
         throttle_known=known,
         throttled=during(sampler.looks),
         reason=None if known else next((look.reason for look in sampler.looks if look.reason), "never looked"),
+    )
+
+
+def trace_of(sampler: Sampler, phases: Sequence[tuple[str, float, float]], start_s: float) -> Trace:
+    """What happened when, in at most TRACE_POINTS points.
+
+    Args:
+        sampler: its readings.
+        phases: name, start and end in s on the monotonic clock.
+        start_s: s on the monotonic clock that becomes zero.
+    """
+    points = []
+    size = -(-len(sampler.readings) // TRACE_POINTS) or 1
+    for first in range(0, len(sampler.readings), size):
+        stretch = sampler.readings[first : first + size]
+        watts = [reading.watts for reading in stretch if reading.watts is not None]
+        points.append(
+            TracePoint(
+                t_s=stretch[0].t_s - start_s,
+                mean_w=statistics.fmean(watts) if watts else None,
+                low_w=min(watts, default=None),
+                high_w=max(watts, default=None),
+            )
+        )
+    size = -(-len(sampler.temperatures) // TRACE_POINTS) or 1
+    return Trace(
+        phases=tuple(Phase(name=name, start_s=at_s - start_s, end_s=end_s - start_s) for name, at_s, end_s in phases),
+        power=tuple(points),
+        hottest_celsius=tuple(
+            (t_s - start_s, max(celsius.values())) for t_s, celsius in sampler.temperatures[::size] if celsius
+        ),
     )
 
 

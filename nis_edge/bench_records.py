@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from nis_edge.errors import ConfigError
 from nis_edge.power.energy import Interval
 from nis_edge.power.gate import Gate, Limits, Verdict
 from nis_edge.power.rails import Absence, Estimate, SourceInfo
@@ -61,16 +62,20 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How steady the machine was: medians of equal blocks of the run."""
+    """How steady the machine was: medians ``p50_ms`` of equal blocks of the run, in order of time."""
 
     blocks: int
+    p50_ms: tuple[float, ...] = ()
     p50_ms_lowest: float
     p50_ms_highest: float
     relative: float
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """One workload: ``latency`` is null exactly when ``reason`` says why it did not run."""
+    """One workload: ``latency`` is null exactly when ``reason`` says why it did not run.
+
+    ``quantiles_ms`` are the quantiles 0, 1, ... 100 % of single runs, so that the distribution can be drawn.
+    """
 
     name: str
     what: str
@@ -79,6 +84,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_run: float | None = None
     tokens_per_s: float | None = None
     latency: Latency | None = None
+    quantiles_ms: tuple[float, ...] = ()
     spread: Spread | None = None
     reason: str | None = None
 
@@ -142,6 +148,31 @@ class SamplerCost(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the run, in seconds since its start."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+class TracePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Power over a stretch of the run: mean, least and most of its readings; all null where every reading failed."""
+
+    t_s: float
+    mean_w: float | None
+    low_w: float | None
+    high_w: float | None
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened when: phases, power, and the hottest sensor as (seconds, degrees Celsius)."""
+
+    phases: tuple[Phase, ...]
+    power: tuple[TracePoint, ...]
+    hottest_celsius: tuple[tuple[float, float], ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result."""
 
@@ -161,9 +192,29 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[Gate, ...]
     verdict: Verdict
     notes: tuple[str, ...]
+    trace: Trace | None = None
 
 
 def to_json(report: Report) -> bytes:
     """The result file: indented JSON with a newline at the end."""
     plain: Any = msgspec.to_builtins(report)
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+
+
+def from_json(text: bytes, where: str) -> Report:
+    """Read a result file.
+
+    Args:
+        text: its bytes.
+        where: its name, for the message.
+
+    Raises:
+        ConfigError: it is no result of this schema; the operator acts.
+    """
+    try:
+        report = msgspec.json.decode(text, type=Report)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{where}: no result of nis-edge bench: {error}") from None
+    if report.schema != SCHEMA:
+        raise ConfigError(f"{where}: schema {report.schema!r}, this version reads {SCHEMA!r}")
+    return report

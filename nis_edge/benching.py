@@ -23,9 +23,9 @@ from msgspec.structs import replace
 
 from nis_edge import __version__, bench_machine
 from nis_edge.adapters import sysfs
-from nis_edge.bench_figures import Timed, notes_of, power_of, thermal_of, workload_of
+from nis_edge.bench_figures import Timed, notes_of, power_of, thermal_of, trace_of, workload_of
 from nis_edge.bench_models import Model, open_model
-from nis_edge.bench_records import Machine, Memory, Power, Report, SamplerCost, Subject, Thermal, Workload
+from nis_edge.bench_records import Machine, Memory, Power, Report, SamplerCost, Subject, Thermal, Trace, Workload
 from nis_edge.bench_workloads import Impossible, Task, tasks
 from nis_edge.clock import Clock, SystemClock
 from nis_edge.errors import ModelError, SensorUnavailableError
@@ -158,6 +158,7 @@ def run_bench(request: Request, progress: Progress, surroundings: Surroundings |
         workloads=workloads,
         power=power,
         thermal=thermal,
+        trace=trace_of(sampler, _phases(timed, idle), started_s),
         sampler=replace(cost, cpu_percent_of_core=sampler.cpu_percent),
         started=started.isoformat(timespec="seconds"),
         seconds=clock.monotonic() - started_s,
@@ -267,6 +268,12 @@ def _time(task: Task, seconds: float, clock: Clock, least: int = 1) -> Timed:
     return Timed(start_s, now, tokens, durations_s)
 
 
+def _phases(timed: dict[str, Timed], idle: Sequence[tuple[float, float]]) -> list[tuple[str, float, float]]:
+    """Name, start and end of each part that was measured, in order of time."""
+    rests = [(f"idle {when}", *span) for when, span in zip(("before", "after"), idle, strict=False)]
+    return sorted([*rests, *((name, one.start_s, one.end_s) for name, one in timed.items())], key=lambda one: one[1])
+
+
 def _sampler_cost(
     todo: Sequence[Task | Impossible],
     plan: Plan,
@@ -311,6 +318,7 @@ def _judged(
     workloads: tuple[Workload, ...],
     power: Power,
     thermal: Thermal,
+    trace: Trace,
     sampler: SamplerCost,
     started: str,
     seconds: float,
@@ -343,6 +351,7 @@ def _judged(
         gates=gates,
         verdict=overall(gates),
         notes=tuple(notes_of(request.plan.mode, machine, workloads, thermal)),
+        trace=trace,
     )
 
 

@@ -132,6 +132,9 @@ SENSOR_DIRECTORIES_MAX: Final = 256
 BENCH_RUNS_MAX: Final = 2_000_000
 """Runs of one workload in a benchmark; their durations are kept, 16 MB at most."""
 
+BENCH_RESULT_BYTES_MAX: Final = 4 << 20
+"""A result file of a benchmark that is read back; one has about 60 KB."""
+
 METER_SAMPLES_MAX: Final = 600_000
 """Power readings kept for one benchmark: ten minutes at 1000 per second."""
 

@@ -15,7 +15,10 @@ DESCRIPTION = (
     "power upper bound < 10 W, package < 5 GB. Exit code 0: all pass; 1: one failed; 3: one could not be judged,\n"
     "for example because no trustworthy power source is here. docs/bench.md explains every figure."
 )
-EXAMPLE = "nis-edge bench --quick --json result.json"
+EXAMPLE = (
+    "nis-edge bench --quick --json result.json --plot result.png\n"
+    "  nis-edge bench --compare last-week.json result.json    # exit code 1: something became worse"
+)
 
 EXIT_OF_VERDICT: Final = {"pass": 0, "fail": 1, "indeterminate": 3}
 
@@ -39,6 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="also write the result as JSON; - prints it instead of the table"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw latencies and power over time; needs the plot extra"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("OLD.json", "NEW.json"),
+        help="measure nothing: hold one result against another; exit code 3 when they can't be compared",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,11 +68,15 @@ def run(args: argparse.Namespace) -> int:
     from nis_edge.judgement import shipped_package
     from nis_edge.power.gate import Limits
 
+    if args.compare:
+        return _compare(*args.compare, as_json=args.json == "-")
     config = Config() if args.config is None else load(args.config)
     threads = config.model.threads if args.threads is None else args.threads
     if not 1 <= threads <= 64:
         raise ConfigError(f"--threads {threads}: 1 to 64 are allowed")
     target = _json_target(args.json)
+    if args.plot is not None:
+        _require_folder("--plot", args.plot)
     package = args.model or config.model.path or shipped_package()
     request = Request(
         package=require_package(package),
@@ -85,7 +102,37 @@ def run(args: argparse.Namespace) -> int:
         print(table(report))
         if target is not None:
             print(f"\nwritten: {target}")
+    if args.plot is not None:
+        from nis_edge.bench_plot import plot
+
+        plot(report, args.plot)
     return EXIT_OF_VERDICT[report.verdict]
+
+
+def _compare(old: Path, new: Path, *, as_json: bool) -> int:
+    """Print what changed between two result files."""
+    import msgspec
+
+    from nis_edge.bench_compare import compare, comparison_table
+    from nis_edge.bench_records import from_json
+    from nis_edge.limits import BENCH_RESULT_BYTES_MAX
+
+    reports = []
+    for path in (old, new):
+        try:
+            with path.open("rb") as file:
+                text = file.read(BENCH_RESULT_BYTES_MAX + 1)
+        except OSError as error:
+            raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+        if len(text) > BENCH_RESULT_BYTES_MAX:
+            raise ConfigError(f"{path}: larger than {BENCH_RESULT_BYTES_MAX} bytes, no result of nis-edge bench")
+        reports.append(from_json(text, str(path)))
+    comparison = compare(reports[0], reports[1])
+    if as_json:
+        print(msgspec.json.encode({**msgspec.to_builtins(comparison), "verdict": comparison.verdict}).decode())
+    else:
+        print(comparison_table(comparison))
+    return EXIT_OF_VERDICT[comparison.verdict]
 
 
 def _json_target(name: str | None) -> Path | None:
@@ -96,10 +143,13 @@ def _json_target(name: str | None) -> Path | None:
     """
     if name is None or name == "-":
         return None
-    target = Path(name)
+    _require_folder("--json", Path(name))
+    return Path(name)
+
+
+def _require_folder(flag: str, target: Path) -> None:
     if target.is_dir() or not target.parent.is_dir():
-        raise ConfigError(f"--json {name}: no file can be written there; nothing was measured")
-    return target
+        raise ConfigError(f"{flag} {target}: no file can be written there; nothing was measured")
 
 
 class _Progress:
