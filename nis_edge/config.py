@@ -106,6 +106,9 @@ class MqttOptions:
     window: int = option(16, low=1, high=256)  # QoS 1 messages under way; the broker may allow fewer
     reconnect_s_min: float = option(1.0, low=0.1, high=60.0)
     reconnect_s_max: float = option(120.0, low=1.0, high=3600.0)
+    homeassistant: bool = option(True)  # describe this device to Home Assistant
+    homeassistant_prefix: str = option("homeassistant", pattern=r"[A-Za-z0-9_-]{1,64}", meaning="one topic level")
+    desired_trial_s: float = option(60.0, low=1.0, high=3600.0)  # how long a configuration sent to us is on trial
 
     @property
     def port_or_default(self) -> int:
@@ -195,6 +198,10 @@ class Config:
     log: LogOptions = LogOptions()
 
 
+REMOTE_SECTIONS: Final = ("monitor", "telemetry", "power", "log")
+"""What may be set from afar. Whoever owns the broker must not move us to another one, nor touch identity, trust,
+secrets, files or what is served: those stand in the device's own file alone."""
+
 SECTIONS: Final[Mapping[str, Any]] = {f.name: get_type_hints(Config)[f.name] for f in dataclasses.fields(Config)}
 
 
@@ -278,6 +285,38 @@ def parse(text: str, where: str) -> Config:
     return config
 
 
+def overlaid(base: Config, tables: Mapping[str, Mapping[str, Any]]) -> Config:
+    """A configuration with some options replaced by what was sent from afar.
+
+    Args:
+        base: the device's own.
+        tables: section -> key -> value.
+
+    Raises:
+        ConfigFileError: with every fault; sections beyond ``REMOTE_SECTIONS`` are faults (the sender acts).
+    """
+    faults: list[Fault] = []
+    groups = {}
+    for section, table in tables.items():
+        if section not in SECTIONS:
+            faults.append(Fault(None, _unknown_section(section, True)))
+        elif section not in REMOTE_SECTIONS:
+            faults.append(Fault(None, f"[{section}] can be set in the device's own file only"))
+        else:
+            values = _values(SECTIONS[section], section, table, {}, faults)
+            groups[section] = dataclasses.replace(getattr(base, section), **values)
+    config = dataclasses.replace(base, **groups)
+    faults += _check_together(config, {})
+    if faults:
+        raise ConfigFileError("config/desired", faults)
+    return config
+
+
+def remote_options(config: Config) -> dict[str, dict[str, Any]]:
+    """What may be set from afar, as it is."""
+    return {section: dataclasses.asdict(getattr(config, section)) for section in REMOTE_SECTIONS}
+
+
 def key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Where each section and key of a valid TOML text stands: path -> line, the first line being 1."""
     found: dict[tuple[str, ...], int] = {}
@@ -347,6 +386,12 @@ def is_loopback(host: str) -> bool:
 def _group(
     group: Any, section: str, table: Mapping[str, Any], lines: Mapping[tuple[str, ...], int], faults: list[Fault]
 ) -> Any:
+    return group(**_values(group, section, table, lines, faults))
+
+
+def _values(
+    group: Any, section: str, table: Mapping[str, Any], lines: Mapping[tuple[str, ...], int], faults: list[Fault]
+) -> dict[str, Any]:
     declared = {f.name: f for f in dataclasses.fields(group)}
     types = get_type_hints(group)
     values = {}
@@ -359,7 +404,7 @@ def _group(
             values[key] = _value(raw, types[key], declared[key].metadata)
         except ValueError as error:
             faults.append(Fault(line, f"{section}.{key} {error}"))
-    return group(**values)
+    return values
 
 
 def _value(raw: Any, annotation: Any, checks: Mapping[str, Any]) -> Any:

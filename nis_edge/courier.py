@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Message, connect
+from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Incoming, Message, Subscription, connect
 from nis_edge.clock import Clock
 from nis_edge.errors import BrokerLostError, ConfigError
 from nis_edge.outbox import Outbox
@@ -26,8 +27,15 @@ from nis_edge.waiting import within
 STABLE_S: Final = 60.0
 """A connection that held this long lets the next pause begin at the low end again."""
 
+POSTS_MAX: Final = 64
+"""Answers that wait in memory for the link; the oldest goes, as whoever asked it has long given up."""
+
 FAREWELL_S: Final = 2.0
 """At the end, how long to wait for acknowledgements of what is under way."""
+
+
+UnderWay = int | Message | None
+"""What a message id stands for: a record's number, a post, or None for what is published at each connection anyway."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Courier:
         outbox: where records wait.
         telemetry: makes messages of them.
         greet: the messages to publish when connected, given the number of the connection.
-        subscriptions: topic filters to ask for.
+        subscriptions: what to ask for.
         on_message: takes what arrives; called in the network thread, must only put it into a bounded queue.
         backoff: the pauses between attempts.
         clock: the time.
@@ -64,8 +72,8 @@ class Courier:
         outbox: Outbox,
         telemetry: Telemetry,
         greet: Callable[[int], list[Message]],
-        subscriptions: list[str],
-        on_message: Callable[[str, bytes, bool], None],
+        subscriptions: Sequence[Subscription],
+        on_message: Callable[[Incoming], None],
         backoff: Backoff,
         clock: Clock,
         log: Any,
@@ -81,6 +89,7 @@ class Courier:
         self._log = log
         self._states: dict[str, Message] = {}
         self._stale_topics: set[str] = set()
+        self._posts: deque[Message] = deque(maxlen=POSTS_MAX)
         self._connection: Connection | None = None
         self._reconfigured = asyncio.Event()
         self.farewell_reason = "stopped"
@@ -90,6 +99,11 @@ class Courier:
         """Publish a retained state now, and again at each connection; only the newest of each topic is remembered."""
         self._states[message.topic] = message
         self._stale_topics.add(message.topic)
+        self.wake()
+
+    def post(self, message: Message) -> None:
+        """Send a message of QoS 1 that is not worth the disk, e.g. an answer to one asker; again if the link breaks."""
+        self._posts.append(message)
         self.wake()
 
     def wake(self) -> None:
@@ -154,20 +168,21 @@ class Courier:
         self._log.info(
             "broker.connected", host=options.host, port=options.port, session_present=connection.session_present
         )
-        under_way: dict[int, int | None] = {}  # message id -> record, or None for a greeting
+        under_way: dict[int, UnderWay] = {}
         told: set[str] = set()
         try:
             for message in self._greet(sessions):
                 while len(under_way) >= connection.window:
                     await self._acknowledged(connection, under_way, 1.0, told)
                 under_way[connection.publish_nowait(message)] = None
-            for topic_filter in self._subscriptions:
-                connection.subscribe_nowait(topic_filter)
+            for subscription in self._subscriptions:
+                connection.subscribe_nowait(subscription)
             self._stale_topics = set(self._states)
             after = 0
             while not self._reconfigured.is_set():
                 beat()
                 self._publish_states(connection, under_way)
+                self._publish_posts(connection, under_way)
                 after = await self._send(connection, under_way, after)
                 await self._acknowledged(connection, under_way, 1.0, told)
                 for reason in connection.refused_subscriptions():
@@ -179,9 +194,10 @@ class Courier:
             raise
         finally:
             self._connection = None
+            self._posts.extendleft(m for m in reversed(list(under_way.values())) if isinstance(m, Message))
             await asyncio.shield(connection.abandon())
 
-    async def _send(self, connection: Connection, under_way: dict[int, int | None], after: int) -> int:
+    async def _send(self, connection: Connection, under_way: dict[int, UnderWay], after: int) -> int:
         """Fill the window from the outbox; the number of the last record taken."""
         room = connection.window - len(under_way)
         if room <= 0:
@@ -198,38 +214,53 @@ class Courier:
         return after
 
     async def _acknowledged(
-        self, connection: Connection, under_way: dict[int, int | None], timeout_s: float, told: set[str]
+        self, connection: Connection, under_way: dict[int, UnderWay], timeout_s: float, told: set[str]
     ) -> None:
         for answer in await connection.wait_acknowledgements(timeout_s):
-            seq = under_way.pop(answer.message_id, None)
+            sent = under_way.get(answer.message_id)
             if answer.reason is not None and answer.passes:
                 raise BrokerLostError(f"the broker takes no more for now: {answer.reason}")
-            if answer.reason is not None and answer.reason not in told and len(told) < 16:
-                told.add(answer.reason)
-                unharmed = "it is kept in the spool's table of parked records; the others go on"
-                self._log.error(
-                    "record.parked", reason=f"the broker refused a record: {answer.reason}", unharmed=unharmed
-                )
-            if seq is None:
+            under_way.pop(answer.message_id, None)
+            if answer.reason is not None:
+                self._tell_refusal(answer.reason, isinstance(sent, int), told)
+            if not isinstance(sent, int):
                 continue
             if answer.reason is None:
-                self._outbox.delivered(seq)
+                self._outbox.delivered(sent)
             else:
-                self._outbox.refused(seq, answer.reason)
+                self._outbox.refused(sent, answer.reason)
 
-    def _publish_states(self, connection: Connection, under_way: dict[int, int | None]) -> None:
+    def _tell_refusal(self, reason: str, is_record: bool, told: set[str]) -> None:
+        key = f"{is_record} {reason}"
+        if key in told or len(told) >= 16:
+            return
+        told.add(key)
+        if is_record:
+            unharmed = "it is kept in the spool's table of parked records; the others go on"
+            self._log.error("record.parked", reason=f"the broker refused a record: {reason}", unharmed=unharmed)
+        else:
+            unharmed = "records; only states, descriptions or answers are missing at the broker"
+            self._log.warning("message.refused", reason=f"the broker refused it: {reason}", unharmed=unharmed)
+
+    def _publish_states(self, connection: Connection, under_way: dict[int, UnderWay]) -> None:
         while self._stale_topics and len(under_way) < connection.window:
             message = self._states[self._stale_topics.pop()]
             message_id = connection.publish_nowait(message)
             if message.qos:
                 under_way[message_id] = None
 
-    async def _leave(
-        self, connection: Connection, under_way: dict[int, int | None], told: set[str], reason: str
-    ) -> None:
+    def _publish_posts(self, connection: Connection, under_way: dict[int, UnderWay]) -> None:
+        while self._posts and len(under_way) < connection.window:
+            message = self._posts[0]
+            if connection.fits(message):
+                under_way[connection.publish_nowait(message)] = message
+            self._posts.popleft()
+
+    async def _leave(self, connection: Connection, under_way: dict[int, UnderWay], told: set[str], reason: str) -> None:
         deadline = self._clock.monotonic() + FAREWELL_S
         with contextlib.suppress(BrokerLostError):
             self._publish_states(connection, under_way)
+            self._publish_posts(connection, under_way)
             while under_way and (left_s := deadline - self._clock.monotonic()) > 0.0:
                 await self._acknowledged(connection, under_way, left_s, told)
         await connection.close([self._telemetry.offline(reason)])

@@ -26,13 +26,15 @@ import msgspec
 
 from nis_edge import __version__
 from nis_edge.adapters.http_api import HttpApi
-from nis_edge.adapters.mqtt import Backoff, Message
+from nis_edge.adapters.ledger import Ledger
+from nis_edge.adapters.mqtt import Backoff, Incoming, Message, Subscription
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.adapters.spool import Record, Spool
 from nis_edge.adapters.system_metrics import own_memory_bytes
 from nis_edge.adapters.systemd import Notifier
 from nis_edge.booting import boot_model
 from nis_edge.clock import Clock
+from nis_edge.commanding import Commanding
 from nis_edge.config import Config, changed_sections, device_id, load, state_folder
 from nis_edge.courier import Courier
 from nis_edge.demo_replay import DemoTeam, shipped_script
@@ -42,18 +44,23 @@ from nis_edge.judgement import shipped_package
 from nis_edge.judging import Arrival, Judging
 from nis_edge.limits import MIB, MQTT_INCOMING_MAX
 from nis_edge.local_api import AssessmentFeed, routes
-from nis_edge.logs import Occasional
+from nis_edge.logs import Occasional, set_level
+from nis_edge.mailbox import Mailbox
 from nis_edge.metering import PowerMeter, sysroot
+from nis_edge.monitor.machine import Options as MonitorStepOptions
 from nis_edge.monitor.machine import Readings
+from nis_edge.obeying import Opinion, handlers
 from nis_edge.outbox import Outbox
 from nis_edge.overview import overview
 from nis_edge.sensing import DeviceSensors, Sensing
-from nis_edge.starting import broker_options, read_secret, take_state_folder
+from nis_edge.shadow import Shadow
+from nis_edge.starting import at_home, broker_options, read_secret, take_state_folder
 from nis_edge.supervisor import Beat, Supervisor
-from nis_edge.telemetry import Identity, Telemetry, machine_description
+from nis_edge.telemetry import Identity, Telemetry, board_name, machine_description
 from nis_edge.update.bundle import bundle_topic
 from nis_edge.update.status import UpdateStatus
 from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, describe_device
+from nis_edge.wire import discovery
 from nis_edge.wire.codec import encode
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, Reading
 from nis_edge.wire.topics import Topics
@@ -61,8 +68,14 @@ from nis_edge.wire.topics import Topics
 EXIT_DONE: Final = 0
 EXIT_INTERRUPTED: Final = 130
 
-LIVE_SECTIONS: Final = frozenset({"monitor", "mqtt", "telemetry", "power", "bench"})
+LIVE_SECTIONS: Final = frozenset({"monitor", "mqtt", "telemetry", "power", "bench", "log"})
 """Sections that a reload puts in force at once; the others need a restart, and the reload says so."""
+
+FINDINGS_REMEMBERED: Final = 64
+"""Findings of late that an operator may still judge."""
+
+ASSESSMENT_S: Final = MonitorStepOptions().assessment_every_s
+"""The longest time between two assessments."""
 
 API_FILE: Final = "api.json"
 """In the state folder: where the local API listens, for `nis-edge status`."""
@@ -113,7 +126,7 @@ class Daemon:
         shown: Callable[[Assessment], None] | None = None,
     ) -> None:
         self._start = start
-        self.config = start.config
+        self.config = self._file_config = start.config
         self._clock, self._log, self._environ = clock, log, environ
         self._shown = shown
         self._occasional = Occasional(log, clock.monotonic)
@@ -128,6 +141,8 @@ class Daemon:
             name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("engine", "storage", "sensors")
         }
         self.last: Assessment | None = None
+        self._findings: deque[Finding] = deque(maxlen=FINDINGS_REMEMBERED)
+        self._restarts_before = 0
         self.updates: UpdateLoop | None = None
         self.api_address: str | None = None
         self._unanswered_before = 0
@@ -138,6 +153,21 @@ class Daemon:
         self._telemetry = Telemetry(Identity(self._topics, self.boot_id), self.config.spool)
         self.feed = AssessmentFeed()
         self.supervisor = Supervisor(clock, log)
+        self.shadow = Shadow(
+            self._folder / "desired.json",
+            apply=self._put_in_force,
+            file_config=lambda: self._file_config,
+            ailing=self._ailing,
+            report=self._report_config,
+            thread=self._threads["storage"],
+            clock=clock,
+            log=log,
+            trial_s=self.config.mqtt.desired_trial_s,
+        )
+        self.config = self.shadow.recall()
+        if self.config.log.level != self._file_config.log.level:
+            set_level(self.config.log.level)
+        self.log_level = self.config.log.level
         self.judging = Judging(
             self.config.monitor, clock=clock, log=log, ask=self._ask, emit=self._emit, tell=self._tell_finding
         )
@@ -158,9 +188,19 @@ class Daemon:
             outbox=self.outbox,
             telemetry=self._telemetry,
             greet=self._greet,
-            subscriptions=[self._topics.agent_events_filter, self._bundle_topic],
+            subscriptions=self._subscriptions(),
             on_message=self._receive,
             backoff=Backoff(mqtt.reconnect_s_min, mqtt.reconnect_s_max, uniform),
+            clock=clock,
+            log=log,
+        )
+        self.commanding = Commanding(
+            handlers(self, self._mailbox),
+            open_ledger=lambda: Ledger(self._folder / "commands.db"),
+            thread=self._threads["storage"],
+            telemetry=self._telemetry,
+            keep=self.outbox.put,
+            post=self.courier.post,
             clock=clock,
             log=log,
         )
@@ -204,6 +244,7 @@ class Daemon:
         try:
             await self._start_model()
             await self._start_api()
+            self._describe_to_home_assistant()
             self._add_loops()
             with self._signals(stop):
                 self._notifier.ready("judging")
@@ -267,12 +308,17 @@ class Daemon:
             health=self._model_sickness,
             clock=self._clock,
         )
+        self._show_update(self.updates.status)  # so that who asks finds it before anything changes
 
     async def _start_api(self) -> None:
         options = self.config.api
         if not options.enabled:
             return
-        token = read_secret(options.token_file, "api.token_file") if options.token_file is not None else None
+        token = (
+            read_secret(at_home(options.token_file, self._environ), "api.token_file")
+            if options.token_file is not None
+            else None
+        )
         table = routes(self.judging, self.feed, self.view, self._clock)
         ports = [options.port]
         if self._start.demo and options.port:
@@ -300,6 +346,8 @@ class Daemon:
         add("metrics", self.sensing.run_metrics, unharmed="judging of the agents", stall_s=330.0)
         add("power", self.sensing.run_power, unharmed="judging; power is unknown", stall_s=90.0)
         add("telemetry", self._run_telemetry, unharmed="judging; assessments are published", stall_s=30.0)
+        add("commands", self.commanding.run, unharmed="everything but commands by MQTT", stall_s=60.0)
+        add("desired", self.shadow.run, unharmed="the options in force", stall_s=60.0)
         add("watchdog", self._run_watchdog, unharmed="everything but the watchdog", stall_s=60.0)
         if self.updates is not None:
             add("update", self._run_updates, unharmed="the model in service", stall_s=60.0)
@@ -320,7 +368,7 @@ class Daemon:
 
         self._loop.add_signal_handler(signal.SIGTERM, end, "stopped by SIGTERM", EXIT_DONE)
         self._loop.add_signal_handler(signal.SIGINT, end, "interrupted", EXIT_INTERRUPTED)
-        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         try:
             yield
         finally:
@@ -339,41 +387,91 @@ class Daemon:
         (self._folder / API_FILE).unlink(missing_ok=True)
         self._lock.close()
 
-    # --- reload ------------------------------------------------------------------------------------------------------
+    # --- configuration -----------------------------------------------------------------------------------------------
 
-    def reload(self) -> None:
-        """Read the configuration again; what is invalid is refused whole, and the old options stay."""
-        path = self._start.config_path
-        self._notifier.reloading(self._clock.monotonic())
+    def reload(self) -> dict[str, Any]:
+        """Read the configuration again.
+
+        Returns:
+            What changed and what waits for a restart.
+
+        Raises:
+            ConfigError: it is invalid and was refused whole; the old options stay (the operator acts).
+        """
         try:
-            if path is None:
-                raise ConfigError("the daemon was started without a configuration file")
-            config = load(path)
-            changed = changed_sections(self.config, config)
-            broker = self._broker_options(config) if "mqtt" in changed else None
+            return self._reload()
         except ConfigError as error:
+            path = self._start.config_path
             self._log.error(
                 "config.refused", path=str(path), reason=str(error), unharmed="the old options stay in force"
             )
-        else:
-            self._apply(config, changed)
-            if "mqtt" in changed:
-                self.courier.reconfigure(broker)
-            waiting = [name for name in changed if name not in LIVE_SECTIONS]
-            self._log.info(
-                "config.reloaded", path=str(path), changed=changed, **({"needs_restart": waiting} if waiting else {})
-            )
-        self._notifier.ready("judging")
+            raise
 
-    def _apply(self, config: Config, changed: tuple[str, ...]) -> None:
+    def _reload_by_signal(self) -> None:
+        with contextlib.suppress(ConfigError):  # the log has it
+            self.reload()
+
+    def _reload(self) -> dict[str, Any]:
+        path = self._start.config_path
+        self._notifier.reloading(self._clock.monotonic())
+        before = self._file_config
+        try:
+            if path is None:
+                raise ConfigError("the daemon was started without a configuration file")
+            self._file_config = load(path)
+            config = self.shadow.reload()
+            moved = changed_sections(before, self._file_config)
+            broker = self._broker_options(config) if "mqtt" in moved else None
+        except ConfigError:
+            self._file_config = before
+            raise
+        finally:
+            self._notifier.ready("judging")
+        changed = self._put_in_force(config)
+        if "mqtt" in moved:
+            self.courier.reconfigure(broker)
+        waiting = [name for name in moved if name not in LIVE_SECTIONS]
+        shown = tuple(name for name in moved if name in changed or name in waiting)
+        self._log.info(
+            "config.reloaded", path=str(path), changed=shown, **({"needs_restart": waiting} if waiting else {})
+        )
+        return {"changed": shown, "needs_restart": waiting}
+
+    def _put_in_force(self, config: Config) -> tuple[str, ...]:
+        """Take the options that can change while we run; the sections that differ."""
+        changed = changed_sections(self.config, config)
         self.config = replace(self.config, **{n: getattr(config, n) for n in changed if n in LIVE_SECTIONS})
         self.judging.reconfigure(self.config.monitor)
         self.sensing.metrics_s = self.config.monitor.metrics_s
         self.sensing.power_s = self.config.power.interval_s
+        self.set_log_level(self.config.log.level)
+        if {"mqtt", "telemetry"} & set(changed):
+            self._describe_to_home_assistant()
+        return changed
+
+    def set_log_level(self, level: str) -> None:
+        """Change what is logged."""
+        if level != self.log_level:
+            self._log.warning("log.changed", to=level)
+            set_level(level)
+            self.log_level = level
+
+    def _ailing(self, begin: bool) -> str | None:
+        """What went wrong with the loops since the last time this was called with ``begin``."""
+        restarts = sum(self.supervisor.restarts().values())
+        if begin:
+            self._restarts_before = restarts
+        if restarts > self._restarts_before:
+            return f"{restarts - self._restarts_before} loops failed and were started again"
+        stalled = self.supervisor.stalled()
+        return f"the loops {', '.join(stalled)} stalled" if stalled else None
+
+    def _report_config(self, body: Mapping[str, Any]) -> None:
+        self.courier.show(self._telemetry.reported(body))
 
     def _broker_options(self, config: Config) -> Any:
         client_id = f"nis-edge-{config.device.site}-{self.device}"
-        return broker_options(config.mqtt, client_id, self._telemetry.offline("connection lost"))
+        return broker_options(config.mqtt, client_id, self._telemetry.offline("connection lost"), self._environ)
 
     # --- loops of the daemon's own -----------------------------------------------------------------------------------
 
@@ -390,9 +488,11 @@ class Daemon:
             await asyncio.sleep(min(1.0, max(0.05, min(due.values()) - self._clock.monotonic())))
             now = self._clock.monotonic()
             for name, body in streams.items():
+                interval_s = float(getattr(self.config.telemetry, f"{name}_s"))
+                due[name] = min(due[name], now + interval_s)  # a shorter interval takes effect at once
                 if now >= due[name]:
-                    due[name] = now + float(getattr(self.config.telemetry, f"{name}_s"))
-                    self._put(self._telemetry.stream(name, body(), self._clock.wall()), name)
+                    due[name] = now + interval_s
+                    self._put(self._telemetry.stream(name, body(), self._clock.wall()), name, interval_s)
 
     def _latency_body(self) -> dict[str, Any]:
         return {"assessment": self.judging.latencies.summary(), "model": self.engine.latencies.summary()}
@@ -400,7 +500,7 @@ class Daemon:
     def _system_body(self) -> dict[str, Any]:
         view = self.view()
         kept = ("uptime_s", "events", "device_readings", "spool", "loops")
-        return {"memory_bytes": own_memory_bytes(), **{name: view[name] for name in kept}}
+        return {"memory_bytes": own_memory_bytes(), "log_level": self.log_level, **{name: view[name] for name in kept}}
 
     async def _run_watchdog(self, beat: Beat) -> None:
         """Feed the service manager's watchdog as long as every heart beats."""
@@ -448,11 +548,30 @@ class Daemon:
             self._shown(assessment)
 
     def _tell_finding(self, finding: Finding, change: str) -> None:
+        if change == "raised":
+            self._findings.append(finding)
         self.outbox.put(self._telemetry.finding(finding, change, self._clock.wall()))
 
-    def _put(self, record: Record, name: str) -> None:
+    def _put(self, record: Record, name: str, interval_s: float) -> None:
         self.outbox.put(record)
-        self.courier.show(self._telemetry.state(name, record.schema, record.payload))
+        self.courier.show(self._telemetry.state(name, record.schema, record.payload, interval_s))
+
+    def assess_now(self) -> Assessment | None:
+        """Judge at once; the newest verdict."""
+        self.judging.step()
+        return self.last
+
+    def findings_of_late(self) -> list[Finding]:
+        """Findings that are open or were, the newest last."""
+        return list(self._findings)
+
+    def record_opinion(self, finding: Finding, opinion: Opinion) -> None:
+        """Publish what an operator thinks of a finding."""
+        body = {"right": opinion.right, "note": opinion.note, "by": opinion.by}
+        self.outbox.put(self._telemetry.opinion(finding, body, self._clock.wall()))
+
+    def _mailbox(self) -> Mailbox | None:
+        return Mailbox(self._folder / "update") if self.updates is not None else None
 
     def _take_readings(self, readings: list[Reading]) -> None:
         self.judging.tell(Readings(tuple(readings)))
@@ -460,17 +579,52 @@ class Daemon:
     def _has_news(self) -> None:
         self.courier.wake()
 
-    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _subscriptions(self) -> list[Subscription]:
+        mqtt = self.config.mqtt
+        asked = [
+            Subscription(self._topics.agent_events_filter),
+            Subscription(self._bundle_topic),
+            # As published: a command that was sent to lie there is known as one also by who hears it at once.
+            Subscription(self._topics.commands_filter, as_published=True),
+            Subscription(self._topics.config_desired),
+        ]
+        if mqtt.homeassistant:
+            asked.append(Subscription(discovery.status_topic(mqtt.homeassistant_prefix)))
+        return asked
+
+    def _receive(self, message: Incoming) -> None:
         """Take one message in the network thread: put it into a bounded queue, nothing more."""
+        topic = message.topic
+        assert self._loop is not None
         agent = self._topics.agent_of(topic)
-        if agent is not None and retained:
+        if agent is not None and message.retained:
             # The broker would hand it out again at each connection, as if it had just happened.
-            assert self._loop is not None
             self._loop.call_soon_threadsafe(self.judging.refuse, "a retained event is not taken", agent)
         elif agent is not None:
-            self.judging.arrive(Arrival(payload, agent, self._clock.monotonic()), agent)
+            self.judging.arrive(Arrival(message.payload, agent, self._clock.monotonic()), agent)
         elif topic == self._bundle_topic:
-            self._incoming.append((topic, payload))
+            self._incoming.append((topic, message.payload))
+        elif topic == self._topics.config_desired:
+            self._loop.call_soon_threadsafe(self.shadow.desire, message.payload)
+        elif (command := self._topics.command_of(topic)) is not None:
+            self.commanding.arrive(command, message)
+        elif message.payload == discovery.ONLINE and topic == discovery.status_topic(
+            self.config.mqtt.homeassistant_prefix
+        ):
+            self._loop.call_soon_threadsafe(self._describe_to_home_assistant)
+
+    def _describe_to_home_assistant(self) -> None:
+        """Publish the description of every entity, now and at each connection."""
+        mqtt, telemetry = self.config.mqtt, self.config.telemetry
+        if not mqtt.homeassistant:
+            return
+        pace = discovery.Pace(ASSESSMENT_S, telemetry.latency_s, telemetry.power_s, telemetry.system_s)
+        machine = board_name(sysroot(self._environ)) or machine_description()["machine"]
+        body = discovery.discovery(
+            self._topics, version=__version__, machine=machine, pace=pace, updates=self.updates is not None
+        )
+        topic = discovery.discovery_topic(mqtt.homeassistant_prefix, self.device)
+        self.courier.show(Message(topic, msgspec.json.encode(body), 1, True))
 
     @property
     def _bundle_topic(self) -> str:
@@ -481,6 +635,7 @@ class Daemon:
         power = self.sensing.power
         body = {
             **machine_description(),
+            "board": board_name(sysroot(self._environ)),
             "model": self.view()["model"],
             "power": {"source": power.info.source, "scope": power.info.scope} if power is not None else None,
             "sensors": [reading.name for reading in self.sensing.readings if reading.value is not None],

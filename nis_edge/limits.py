@@ -26,6 +26,15 @@ JSON_DEPTH_MAX: Final = 32
 BATCH_EVENTS_MAX: Final = 1000
 """Events in one array or one body of JSON lines: 20 s of the busiest team we plan for (50 events/s)."""
 
+COMMAND_BYTES_MAX: Final = 16 * KIB
+"""One command: a verb and a few words."""
+
+CORRELATION_BYTES_MAX: Final = 256
+"""Correlation data that we give back: a UUID has 16 bytes, and we keep it as long as the command is remembered."""
+
+TOPIC_BYTES_MAX: Final = 512
+"""A topic somebody wants an answer on."""
+
 RUN_BYTES_MAX: Final = 4 * MIB
 """One recorded run as one line: ten times the largest seen (61 events of up to 8 KiB)."""
 
@@ -295,3 +304,22 @@ UPDATE_SPREAD_SECONDS_MAX: Final = 14 * 86400
 
 UPDATE_REPORT_BYTES_MAX: Final = 8 * KIB
 """One signed device report: two dozen short fields."""
+
+COMMANDS_WAITING_MAX: Final = 32
+"""Commands that came and are not begun; a person sends one at a time, a program a few."""
+
+COMMANDS_AT_ONCE_MAX: Final = 4
+"""Commands under way: an update may take minutes, and a ping must not wait for it."""
+
+COMMANDS_BURST: Final = 30
+COMMANDS_PER_SECOND: Final = 2.0
+"""Whoever may send commands must not fill the spool with the answers to them: a burst, then this rate."""
+
+COMMAND_KEYS_MAX: Final = 4096
+"""Idempotency keys remembered."""
+
+COMMAND_KEY_SECONDS_MAX: Final = 8 * 86400.0
+"""For how long: a day longer than a broker keeps our session, from which a command could come a second time."""
+
+DESIRED_BYTES_MAX: Final = 64 * KIB
+"""A configuration that is sent to us; the whole of ours has a few hundred bytes."""

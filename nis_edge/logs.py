@@ -55,6 +55,11 @@ def configure(level: str, stream: TextIO | None = None, *, plain: bool | None = 
     return log
 
 
+def set_level(level: str) -> None:
+    """Change what is logged from now on: debug, info, warning or error."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]))
+
+
 class Occasional:
     """Logs an event of one kind and subject at once, then at most every ``every_s``, with the count of those left out.
 

@@ -78,6 +78,17 @@ def take_state_folder(folder: Path) -> IO[str]:
     return lock
 
 
+def at_home(path: Path, environ: Mapping[str, str]) -> Path:
+    """Where a file that an option names lies: one without a folder is a credential of the service manager.
+
+    Args:
+        path: as configured, e.g. ``mqtt.password`` or ``/etc/nis-edge/mqtt.password``.
+        environ: CREDENTIALS_DIRECTORY is systemd's folder of what LoadCredential= named.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    return Path(folder) / path if folder.startswith("/") and path.name == str(path) else path
+
+
 def read_secret(path: Path, what: str) -> str:
     """One line of a file that only the daemon should be able to read.
 
@@ -95,8 +106,16 @@ def read_secret(path: Path, what: str) -> str:
     return secret
 
 
-def broker_options(options: MqttOptions, client_id: str, will: Message) -> BrokerOptions | None:
+def broker_options(
+    options: MqttOptions, client_id: str, will: Message, environ: Mapping[str, str] = os.environ
+) -> BrokerOptions | None:
     """How to reach the configured broker, secrets read; None without one.
+
+    Args:
+        options: of the configuration.
+        client_id: who we are there.
+        will: what the broker publishes should we vanish.
+        environ: names the folder of the service manager's credentials.
 
     Raises:
         ConfigError: a file that the options name can't be used (the operator acts).
@@ -105,11 +124,12 @@ def broker_options(options: MqttOptions, client_id: str, will: Message) -> Broke
         return None
     tls = None
     if options.tls:
-        tls = TlsFiles(options.ca_file, options.cert_file, options.key_file)
+        files = (options.ca_file, options.cert_file, options.key_file)
+        tls = TlsFiles(*(at_home(file, environ) if file is not None else None for file in files))
         check_tls(tls)
     password = None
     if options.password_file is not None:
-        password = read_secret(options.password_file, "mqtt.password_file")
+        password = read_secret(at_home(options.password_file, environ), "mqtt.password_file")
     return BrokerOptions(
         host=options.host,
         port=options.port_or_default,

@@ -24,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nis_edge.errors import BrokerLostError, ConfigError
 from nis_edge.limits import MQTT_CONNECT_SECONDS_MAX, MQTT_PACKET_BYTES_MAX
@@ -65,6 +66,7 @@ class Message:
         retain: whether the broker keeps it for later subscribers.
         properties: MQTT user properties, in order.
         expiry_s: seconds after which the broker need not deliver it, or None.
+        correlation: what a request gave to find its answer by, or None.
     """
 
     topic: str
@@ -73,6 +75,38 @@ class Message:
     retain: bool = False
     properties: tuple[tuple[str, str], ...] = ()
     expiry_s: int | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One message that arrived.
+
+    Args:
+        topic, payload: where and what.
+        retained: it had lain at the broker (or, with ``as_published``, was sent to lie there).
+        response_topic, correlation: where the sender wants its answer, and what to give back with it.
+        properties: MQTT user properties, in order.
+        expiry_s: seconds that it is still worth something, or None when its sender set no limit.
+        backlog: it came in a session that was taken up again, before our subscriptions were renewed: it waited there.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+    expiry_s: int | None = None
+    backlog: bool = False
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A topic filter to ask for at QoS 1; ``as_published`` keeps the retain flag of messages sent while we listen."""
+
+    topic_filter: str
+    as_published: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,12 +211,13 @@ class Connection:
             raise BrokerLostError(f"message for {message.topic} was not sent: {paho.error_string(info.rc)}")
         return info.mid
 
-    def subscribe_nowait(self, topic_filter: str) -> None:
+    def subscribe_nowait(self, subscription: Subscription) -> None:
         """Ask for messages at QoS 1; a refusal shows up in ``refused_subscriptions``."""
         self._events.raise_if_lost()
-        _, mid = self._client.subscribe(topic_filter, 1)
+        options = SubscribeOptions(qos=1, retainAsPublished=subscription.as_published)
+        _, mid = self._client.subscribe(subscription.topic_filter, options=options)
         if mid is not None:
-            self._events.subscriptions[mid] = topic_filter
+            self._events.subscriptions[mid] = subscription.topic_filter
 
     def refused_subscriptions(self) -> list[str]:
         """Filters the broker refused since the last call, each with its reason."""
@@ -233,12 +268,12 @@ class Connection:
         await _in_thread("mqtt-close", self._client.loop_stop)
 
 
-async def connect(options: BrokerOptions, on_message: Callable[[str, bytes, bool], None]) -> Connection:
+async def connect(options: BrokerOptions, on_message: Callable[[Incoming], None]) -> Connection:
     """Dial, shake hands, and start the network thread.
 
     Args:
         options: where and who.
-        on_message: (topic, payload, retained); called in the network thread, must only put them into a bounded queue.
+        on_message: called in the network thread, must only put what came into a bounded queue.
 
     Raises:
         BrokerLostError: out of reach or refused, with the reason; try again later.
@@ -338,7 +373,8 @@ class _Client(paho.Client):
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
 
-def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool], None], events: _Events) -> _Client:
+def _make_client(options: BrokerOptions, on_message: Callable[[Incoming], None], events: _Events) -> _Client:
+    resumed = subscribed_once = False  # known to the network thread alone
     client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=options.client_id,
@@ -356,9 +392,11 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
     client.will_set(options.will.topic, options.will.payload, 1, True, will_properties)
 
     def connected(_c: Any, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        nonlocal resumed
         if reason.is_failure:
             events.cross(events.lose, _reason_text(reason, properties))
         else:
+            resumed = bool(flags.session_present)
             events.cross(events.accept, bool(flags.session_present), properties)
 
     def disconnected(_c: Any, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
@@ -370,10 +408,12 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
         events.cross(events.acknowledge, Acknowledgement(mid, refusal, reason.value == REASON_QUOTA))
 
     def subscribed(_c: Any, _u: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
+        nonlocal subscribed_once
+        subscribed_once = True
         events.cross(events.subscribed, mid, [_reason_text(r, properties) for r in reasons if r.is_failure])
 
     def received(_c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        on_message(message.topic, bytes(message.payload), bool(message.retain))
+        on_message(_incoming(message, backlog=resumed and not subscribed_once))
 
     client.on_connect = connected
     client.on_disconnect = disconnected
@@ -382,6 +422,20 @@ def _make_client(options: BrokerOptions, on_message: Callable[[str, bytes, bool]
     client.on_message = received
     client.broken = lambda reason: events.cross(events.lose, f"the network thread failed: {reason}")
     return client
+
+
+def _incoming(message: paho.MQTTMessage, *, backlog: bool) -> Incoming:
+    properties = message.properties
+    return Incoming(
+        message.topic,
+        bytes(message.payload),
+        bool(message.retain),
+        getattr(properties, "ResponseTopic", None),
+        getattr(properties, "CorrelationData", None),
+        tuple(getattr(properties, "UserProperty", ())),
+        getattr(properties, "MessageExpiryInterval", None),
+        backlog,
+    )
 
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:
@@ -404,6 +458,8 @@ def _publish_properties(message: Message, packet: int = PacketTypes.PUBLISH) -> 
         properties.UserProperty = list(message.properties)
     if message.expiry_s is not None:
         properties.MessageExpiryInterval = max(1, message.expiry_s)
+    if message.correlation is not None:
+        properties.CorrelationData = message.correlation
     return properties
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -23,6 +24,7 @@ class Subscriber:
 
     def __init__(self, port: int, topic_filter: str, name: str = "subscriber") -> None:
         self.messages: list[tuple[str, bytes, dict[str, str], bool]] = []
+        self.raw: list[paho.MQTTMessage] = []
         self._lock = threading.Lock()
         self._subscribed = threading.Event()
         self._filter = topic_filter
@@ -58,9 +60,21 @@ class Subscriber:
             assert time.monotonic() < deadline, f"waited in vain until {what}"
             time.sleep(0.02)
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait until the broker has it."""
-        self._client.publish(topic, payload, 1, retain).wait_for_publish(10)
+    def publish(self, topic: str, payload: bytes, retain: bool = False, **properties: Any) -> None:
+        """Publish at QoS 1 and wait until the broker has it; MQTT 5 properties by paho's names."""
+        packed = Properties(PacketTypes.PUBLISH)
+        for name, value in properties.items():
+            setattr(packed, name, value)
+        self._client.publish(topic, payload, 1, retain, packed).wait_for_publish(10)
+
+    def json(self, topic: str) -> Any:
+        """The newest payload on a topic, parsed; empty when there is none."""
+        return json.loads(self.last(topic) or b"{}")
+
+    def all(self, topic: str) -> list[Any]:
+        """Every payload on a topic, parsed."""
+        with self._lock:
+            return [json.loads(payload) for t, payload, _, _ in self.messages if t == topic]
 
     def close(self) -> None:
         """Leave."""
@@ -73,4 +87,5 @@ class Subscriber:
     def _received(self, _client: Any, _userdata: Any, message: paho.MQTTMessage) -> None:
         properties = dict(getattr(message.properties, "UserProperty", ()))
         with self._lock:
+            self.raw.append(message)
             self.messages.append((message.topic, bytes(message.payload), properties, bool(message.retain)))

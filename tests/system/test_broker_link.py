@@ -17,7 +17,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Message, TlsFiles, connect
+from nis_edge.adapters.mqtt import (
+    Backoff,
+    BrokerOptions,
+    Connection,
+    Incoming,
+    Message,
+    Subscription,
+    TlsFiles,
+    connect,
+)
 from nis_edge.errors import BrokerLostError, ConfigError
 from tests.support.broker import DEADLINE_S, Mosquitto, free_port, mosquitto, running
 
@@ -35,7 +44,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
 
-def ignore(topic: str, payload: bytes, retained: bool) -> None:
+def ignore(_message: Incoming) -> None:
     pass
 
 
@@ -89,10 +98,12 @@ class Seen:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes, bool]] = []
+        self.incoming: list[Incoming] = []
         self.changed = threading.Event()
 
-    def __call__(self, topic: str, payload: bytes, retained: bool) -> None:
-        self.messages.append((topic, payload, retained))
+    def __call__(self, message: Incoming) -> None:
+        self.incoming.append(message)
+        self.messages.append((message.topic, message.payload, message.retained))
         self.changed.set()
 
     async def wait_for(self, done: Callable[[list[tuple[str, bytes, bool]]], bool]) -> None:
@@ -105,7 +116,7 @@ def test_a_published_message_is_acknowledged_and_delivered_with_its_retained_fla
         seen = Seen()
         reader = await connect(options(mosquitto.port, "reader"), seen)
         writer = await connect(options(mosquitto.port), ignore)
-        reader.subscribe_nowait("t/#")
+        reader.subscribe_nowait(Subscription("t/#"))
         reader.publish_nowait(Message("t/first", b"", 1))
         await acknowledged(reader, 1)  # so the broker has seen the subscription before it
         mid = writer.publish_nowait(Message("t/x", b"1", 1, properties=(("schema", "a/1"),), expiry_s=60))
@@ -121,7 +132,7 @@ def test_messages_sent_while_away_are_delivered_in_the_kept_session(mosquitto: M
     async def scenario() -> None:
         first = await connect(options(mosquitto.port), ignore)
         assert first.session_present is False
-        first.subscribe_nowait("t/cmd/#")
+        first.subscribe_nowait(Subscription("t/cmd/#"))
         first.publish_nowait(Message("t/y", b"", 1))
         await acknowledged(first, 1)
         await first.close()
@@ -142,7 +153,7 @@ def test_a_client_that_vanishes_leaves_its_will_and_one_that_leaves_does_not(mos
     async def scenario() -> None:
         seen = Seen()
         reader = await connect(options(mosquitto.port, "reader"), seen)
-        reader.subscribe_nowait("t/status")
+        reader.subscribe_nowait(Subscription("t/status"))
         leaves = await connect(options(mosquitto.port), ignore)
         await leaves.close([Message("t/status", b"bye", 1, True)])
         await seen.wait_for(lambda m: len(m) == 1)
@@ -301,7 +312,7 @@ def test_a_subscription_that_is_not_allowed_is_named() -> None:
 
         async def scenario() -> None:
             connection = await connect(options(listening.getsockname()[1]), ignore)
-            connection.subscribe_nowait("secret/#")
+            connection.subscribe_nowait(Subscription("secret/#"))
             refused: list[str] = []
             while not refused:
                 await connection.wait_acknowledgements(0.1)

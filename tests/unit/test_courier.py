@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nis_edge import courier as module
-from nis_edge.adapters.mqtt import Acknowledgement, Backoff, BrokerOptions, Message
+from nis_edge.adapters.mqtt import Acknowledgement, Backoff, BrokerOptions, Message, Subscription
 from nis_edge.adapters.spool import Record, Spool
 from nis_edge.config import SpoolOptions
 from nis_edge.courier import Courier
@@ -53,8 +53,8 @@ class FakeConnection:
             self.broker.most_under_way = max(self.broker.most_under_way, len(self.under_way))
         return self.broker.ids
 
-    def subscribe_nowait(self, topic_filter: str) -> None:
-        self.broker.subscribed.append(topic_filter)
+    def subscribe_nowait(self, subscription: Subscription) -> None:
+        self.broker.subscribed.append(subscription.topic_filter)
 
     def refused_subscriptions(self) -> list[str]:
         return []
@@ -127,8 +127,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker, sce
             )
             courier = Courier(
                 OPTIONS, outbox=outbox, telemetry=telemetry, greet=lambda n: [telemetry.online(n, None)],
-                subscriptions=["in/#"], on_message=lambda *_: None, backoff=Backoff(1, 120, lambda low, high: low),
-                clock=clock, log=log,
+                subscriptions=[Subscription("in/#")], on_message=lambda *_: None,
+                backoff=Backoff(1, 120, lambda low, high: low), clock=clock, log=log,
             )  # fmt: skip
             outbox.has_news = courier.wake
             tasks = [asyncio.ensure_future(part.run(lambda: None)) for part in (outbox, courier)]

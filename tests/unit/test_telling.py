@@ -80,7 +80,11 @@ def test_a_record_carries_schema_boot_and_number_and_lives_as_long_as_its_class(
     record = telemetry.stream("power", {"watts": None}, 100.0)
     assert (record.kind, record.topic, record.expires) == ("telemetry", "nis/v1/s/d/telemetry/power", 3700.0)
     message = telemetry.message(dataclasses.replace(record, seq=7), 700.0)
-    assert message.properties == (("schema", "nis.power/1"), ("boot_id", "b1"), ("seq", "7"))
+    assert message.properties[:3] == (("schema", "nis.power/1"), ("boot_id", "b1"), ("seq", "7"))
+    (name, trace) = message.properties[3]
+    assert name == "traceparent" and re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace)
+    assert telemetry.message(dataclasses.replace(record, seq=7), 800.0).properties == message.properties
+    assert telemetry.message(dataclasses.replace(record, seq=8), 700.0).properties[3] != message.properties[3]
     assert (message.qos, message.retain, message.expiry_s) == (1, False, 3000)
     finding = Finding(
         label="looping", severity="high", agents=("a",), evidence=(), source="rule", text="", action="", since=0
