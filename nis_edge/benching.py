@@ -102,6 +102,7 @@ class Surroundings:
     throttle: Callable[[], ThrottleState] = find_throttle
     temperatures: Callable[[], dict[str, float]] = lambda: sysfs.temperatures(sysroot())
     open_model: Callable[[Path, str, int], Model] = open_model
+    sampler: type[Sampler] = Sampler
     clock: Clock = field(default_factory=SystemClock)
     rest: Callable[[float], object] = lambda seconds: threading.Event().wait(seconds)
 
@@ -132,7 +133,7 @@ def run_bench(request: Request, progress: Progress, surroundings: Surroundings |
         subject = _subject(request, model)
         found = around.find_power()
         source = _first_that_speaks(found.sources, clock, around.rest)
-        sampler = Sampler(source, around.throttle, around.temperatures, clock, _rate_hz(source))
+        sampler = around.sampler(source, around.throttle, around.temperatures, clock, _rate_hz(source))
         todo = tasks(model)
         sampler.start()
         try:
@@ -292,7 +293,7 @@ def _sampler_cost(
     durations: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(COST_TURNS):
         on = turn % 2 == 0
-        sampler = Sampler(source, around.throttle, around.temperatures, around.clock, rate_hz)
+        sampler = around.sampler(source, around.throttle, around.temperatures, around.clock, rate_hz)
         if on:
             sampler.start()
         try:

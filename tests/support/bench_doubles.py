@@ -11,6 +11,7 @@ from nis_edge.monitor.window import SPECIALS
 from nis_edge.pack.layout import Manifest
 from nis_edge.power.rails import Discovery, Grade, PowerReading, Scope, SourceInfo
 from nis_edge.power.throttle import ThrottleState
+from nis_edge.sampling import Sampler
 from tests.support.tiny_models import tiny_manifest
 
 
@@ -94,6 +95,29 @@ class SimulatedMeter:
 
     def close(self) -> None:
         pass
+
+
+class GridSampler(Sampler):
+    """Reads on the exact grid, all at once when it is stopped: what a sampler gives on a machine that is never busy."""
+
+    def start(self) -> None:
+        self._started_s = self._clock.monotonic()
+
+    def stop(self) -> None:
+        if self._started_s is None:
+            return
+        ran_s = self._clock.monotonic() - self._started_s
+        for index in range(int(ran_s * self.rate_hz) + 2):
+            t_s = self._started_s + index * self.period_s
+            if self._source is not None:
+                self.readings.append(self._source.read(t_s))
+            if index % 10 == 0:
+                self.looks.append(self._throttle())
+                self.temperatures.append((t_s, self._read_temperatures()))
+        self.ran_s += ran_s
+        self._started_s = None
+
+    _started_s: float | None = None
 
 
 def about(watts: float) -> Callable[[float], float]:

@@ -20,7 +20,8 @@ from nis_edge.monitor.window import SPECIALS
 from nis_edge.power.gate import Limits
 from nis_edge.power.rails import Discovery
 from nis_edge.power.throttle import ThrottleState
-from tests.support.bench_doubles import HollowModel, SimulatedMeter, about, calm, meter_info, one_source
+from nis_edge.sampling import Sampler
+from tests.support.bench_doubles import GridSampler, HollowModel, SimulatedMeter, about, calm, meter_info, one_source
 from tests.support.tiny_models import write_tiny_package
 
 BRIEF = Plan("quick", warm_s=0.0, idle_s=0.2, gated_s=0.4, other_s=0.02, cost_s=0.08, loads=2)
@@ -41,6 +42,7 @@ def measure(
             "throttle": calm,
             "temperatures": lambda: {"cpu": 50.0},
             "open_model": lambda *_: HollowModel(),
+            "sampler": GridSampler,
             **around,
         }
     )
@@ -117,7 +119,7 @@ def test_a_sampler_that_breaks_makes_the_run_an_error_not_a_figure(package) -> N
         raise RuntimeError("the hardware bit back")
 
     with pytest.raises(SensorUnavailableError, match="the hardware bit back"):
-        measure(package, throttle=broken)
+        measure(package, throttle=broken, sampler=Sampler)
 
 
 def test_the_model_is_closed_whatever_happens(package) -> None:
