@@ -96,7 +96,7 @@ class Patient:
     find_power: Callable[[], Discovery] = find_power
     throttle: Callable[[], ThrottleState] = find_throttle
     isas: Callable[[], Sequence[str]] = offered_isas
-    connect: Callable[[BrokerOptions, Callable[[str, bytes, bool], None]], Awaitable[Connection]] = connect
+    connect: Callable[..., Awaitable[Connection]] = connect
     user: str = field(default_factory=lambda: pwd.getpwuid(os.geteuid()).pw_name)
 
     @property
