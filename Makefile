@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -q
 # Four at a time also on two cores: many of the fast tests wait for a disk's flush.
 FAST   := $(PYTEST) -n 4 -m 'not slow and not system and not arm64 and not oracle'
 
-.PHONY: help setup run test test-fast test-system test-slow test-arm64 test-oracle test-update-kill check format clean
+.PHONY: help setup run test test-fast test-system test-slow test-arm64 test-oracle test-update-kill test-spool-kill check format clean
 
 help:
 	@echo "make run [FOR=20]  set up, then the main job: the daemon judges a demo team, publishes, takes a signed update"
@@ -79,6 +79,10 @@ test-oracle: setup
 test-update-kill: setup
 	@echo "== a whole update, killed or failed at every relevant system call"
 	NIS_UPDATE_KILL=all $(PYTEST) -s tests/system/test_update_kill.py
+
+test-spool-kill: setup
+	@echo "== 1000 kills of the sender and 200 outages of the broker under 200 records a second: about half an hour"
+	NIS_SPOOL_KILLS=1000 NIS_SPOOL_OUTAGES=200 $(PYTEST) -s tests/system/test_spool_kill.py
 
 check: setup
 	$(BIN)/ruff check .

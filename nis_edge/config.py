@@ -121,6 +121,7 @@ class SpoolOptions:
     """Records on disk that the broker has not acknowledged."""
 
     mib_max: int = option(64, low=1, high=16384)
+    memory_mib_max: int = option(4, low=1, high=1024)  # what waits in memory while the disk refuses
     commit_ms: int = option(250, low=0, high=10_000)  # records of this time share one fsync
     telemetry_hours: float = option(24.0, low=0.1, high=8760.0)
     assessment_hours: float = option(168.0, low=0.1, high=8760.0)

@@ -13,10 +13,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Incoming, Message, Subscription, connect
+from nis_edge.adapters.spool import Record
 from nis_edge.clock import Clock
 from nis_edge.errors import BrokerLostError, ConfigError
 from nis_edge.outbox import Outbox
@@ -36,6 +37,18 @@ FAREWELL_S: Final = 2.0
 
 UnderWay = int | Message | None
 """What a message id stands for: a record's number, a post, or None for what is published at each connection anyway."""
+
+
+READ_AHEAD: Final = 256
+"""Records read from the disk at one time: a turn of the storage thread costs more than the reading."""
+
+
+@dataclass
+class _Ahead:
+    """Records of one connection that were read and not sent yet; ``last`` is the number of the last one read."""
+
+    records: deque[Record] = field(default_factory=deque)
+    last: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,12 +191,12 @@ class Courier:
             for subscription in self._subscriptions:
                 connection.subscribe_nowait(subscription)
             self._stale_topics = set(self._states)
-            after = 0
+            ahead = _Ahead()
             while not self._reconfigured.is_set():
                 beat()
                 self._publish_states(connection, under_way)
                 self._publish_posts(connection, under_way)
-                after = await self._send(connection, under_way, after)
+                await self._send(connection, under_way, ahead)
                 await self._acknowledged(connection, under_way, 1.0, told)
                 for reason in connection.refused_subscriptions():
                     self._log.error("subscription.refused", reason=reason, unharmed="everything but these messages")
@@ -197,21 +210,23 @@ class Courier:
             self._posts.extendleft(m for m in reversed(list(under_way.values())) if isinstance(m, Message))
             await asyncio.shield(connection.abandon())
 
-    async def _send(self, connection: Connection, under_way: dict[int, UnderWay], after: int) -> int:
-        """Fill the window from the outbox; the number of the last record taken."""
-        room = connection.window - len(under_way)
-        if room <= 0:
-            return after
-        for record in await self._outbox.read(after, room):
-            after = record.seq
-            message = self._telemetry.message(record, self._clock.wall())
-            if not connection.fits(message):
-                self._outbox.refused(record.seq, f"{len(record.payload)} bytes are more than the broker takes")
-                continue
-            if message.expiry_s is not None and message.expiry_s <= 0:
-                continue  # the outbox lets go of it in its own time, and counts it
-            under_way[connection.publish_nowait(message)] = record.seq
-        return after
+    async def _send(self, connection: Connection, under_way: dict[int, UnderWay], ahead: _Ahead) -> None:
+        """Fill the window from the outbox. What is read ahead and dropped meanwhile for want of room still goes out."""
+        now = self._clock.wall()
+        while (room := connection.window - len(under_way)) > 0:
+            if not ahead.records:
+                ahead.records.extend(await self._outbox.read(ahead.last, READ_AHEAD))
+                if not ahead.records:
+                    return
+                ahead.last = ahead.records[-1].seq
+            for _ in range(min(room, len(ahead.records))):
+                record = ahead.records.popleft()
+                message = self._telemetry.message(record, now)
+                if not connection.fits(message):
+                    self._outbox.refused(record.seq, f"{len(record.payload)} bytes are more than the broker takes")
+                elif message.expiry_s is None or message.expiry_s > 0:
+                    under_way[connection.publish_nowait(message)] = record.seq
+                # else the outbox lets go of it in its own time, and counts it
 
     async def _acknowledged(
         self, connection: Connection, under_way: dict[int, UnderWay], timeout_s: float, told: set[str]

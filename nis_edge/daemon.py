@@ -178,6 +178,7 @@ class Daemon:
             self._open_spool,
             self._threads["storage"],
             commit_s=self.config.spool.commit_ms / 1e3,
+            memory_bytes_max=self.config.spool.memory_mib_max * MIB,
             clock=clock,
             log=log,
             has_news=self._has_news,

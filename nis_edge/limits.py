@@ -220,6 +220,9 @@ SPOOL_PENDING_BYTES_MAX: Final = 4 * MIB
 SPOOL_RECORD_BYTES_MAX: Final = 256 * KIB
 """One record. Brokers commonly refuse more than this; the largest assessment seen is under 32 KiB."""
 
+SPOOL_READ_BYTES_MAX: Final = MIB
+"""Payloads read ahead of sending at one time."""
+
 SPOOL_PARKED_MAX: Final = 1000
 """Records that a broker refused for good, kept for a person to look at; the oldest makes room."""
 

@@ -2,7 +2,7 @@
 
 The spool (SQLite) blocks, so it lives in a thread of its own; this is its face on the asyncio side. ``put`` never
 waits. Records that arrive within ``commit_s`` share one transaction, and so do the acknowledgements of that time. While
-the disk refuses (full, read-only, damaged), records wait in memory up to ``SPOOL_PENDING_BYTES_MAX``; beyond it the
+the disk refuses (full, read-only, damaged), records wait in memory up to a bound; beyond it the
 oldest of the lowest class is dropped and counted. The agent goes on in every case.
 """
 
@@ -92,6 +92,7 @@ class Outbox:
     Args:
         open_spool: opens the file; blocking, called in ``thread``.
         thread: an executor of exactly one thread.
+        memory_bytes_max: records that wait for the disk; more is dropped by class.
         commit_s: how long a record may wait for others to share its write; an ``event`` does not wait.
         clock: the time.
         log: a structlog logger.
@@ -104,6 +105,7 @@ class Outbox:
         thread: Executor,
         *,
         commit_s: float,
+        memory_bytes_max: int = SPOOL_PENDING_BYTES_MAX,
         clock: Clock,
         log: Any,
         has_news: Callable[[], None] = lambda: None,
@@ -111,6 +113,7 @@ class Outbox:
         self._open_spool = open_spool
         self._thread = thread
         self._commit_s = commit_s
+        self._memory_bytes_max = memory_bytes_max
         self._clock = clock
         self._log = log
         self.has_news = has_news
@@ -153,15 +156,23 @@ class Outbox:
         self._wake.set()
 
     async def read(self, after: int, limit: int) -> list[Record]:
-        """The oldest records on disk behind a number that are neither delivered nor refused; empty while it refuses."""
-        if self._spool is None:
-            return []
-        try:
-            found = await self._call(self._spool.read, after, limit + len(self._delivered) + len(self._refused))
-        except DeviceError as error:
-            self._fail(error)
-            return []
-        return [r for r in found if r.seq not in self._delivered and r.seq not in self._refused][:limit]
+        """The oldest records on disk behind a number that are neither delivered nor refused; empty while it refuses.
+
+        Args:
+            after: a sequence number; 0 begins at the oldest.
+            limit: at most so many; fewer where they are large.
+        """
+        while self._spool is not None:
+            try:
+                found = await self._call(self._spool.read, after, limit)
+            except DeviceError as error:
+                self._fail(error)
+                return []
+            wanted = [r for r in found if r.seq not in self._delivered and r.seq not in self._refused]
+            if wanted or not found:
+                return wanted
+            after = found[-1].seq
+        return []
 
     def counts(self) -> OutboxCounts:
         """What waits and what was let go."""
@@ -230,11 +241,12 @@ class Outbox:
         """Put what waits on disk; False when the disk refused, and then everything still waits."""
         self._wake.clear()
         self._urgent.clear()
-        if not (len(self._waiting) or self._delivered or self._refused):
+        if not (len(self._waiting) or self._delivered or self._refused or any(self._lost.values())):
             return True
         add, delivered, refused = self._waiting.take_all(), set(self._delivered), dict(self._refused)
+        lost = dict(self._lost)
         try:
-            kept = await self._call(spool.commit, add, delivered, list(refused.items()))
+            kept = await self._call(spool.commit, add, delivered, list(refused.items()), lost)
         except DeviceError as error:
             self._waiting.put_back(add)
             self._keep_bound()
@@ -245,6 +257,8 @@ class Outbox:
                 self._held = None
                 await self._call(spool.close)
             return False
+        for kind, records in lost.items():
+            self._lost[kind] -= records  # the file remembers them now
         self._delivered -= delivered
         for seq in refused:
             self._refused.pop(seq, None)
@@ -295,7 +309,7 @@ class Outbox:
             self._log.error(
                 "spool.failed",
                 reason=reason,
-                unharmed=f"judging; {SPOOL_PENDING_BYTES_MAX >> 20} MiB can wait in memory, drops are counted",
+                unharmed=f"judging; {self._memory_bytes_max >> 20} MiB can wait in memory, drops are counted",
             )
         self._failing = reason
 
@@ -305,7 +319,7 @@ class Outbox:
         self._failing = None
 
     def _keep_bound(self) -> None:
-        while self._waiting.size > SPOOL_PENDING_BYTES_MAX:
+        while self._waiting.size > self._memory_bytes_max:
             self._lost[self._waiting.drop_oldest()] += 1
 
     def _tell_drops(self) -> None:

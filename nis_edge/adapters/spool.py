@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from nis_edge.errors import DeviceError
-from nis_edge.limits import SPOOL_DAMAGED_KEPT_MAX, SPOOL_PARKED_MAX
+from nis_edge.limits import SPOOL_DAMAGED_KEPT_MAX, SPOOL_PARKED_MAX, SPOOL_READ_BYTES_MAX
 
 Class = Literal["telemetry", "assessment", "event"]
 CLASSES: Final[tuple[Class, ...]] = get_args(Class)
 """Lowest first: the order in which records make room."""
+
+_RANK: Final[Mapping[Class, int]] = {kind: rank for rank, kind in enumerate(CLASSES)}
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -141,6 +143,7 @@ class Spool:
         add: Sequence[Record] = (),
         delivered: Iterable[int] = (),
         refused: Iterable[tuple[int, str]] = (),
+        lost: Mapping[Class, int] | None = None,
     ) -> list[Record]:
         """Write new records and forget delivered ones in one transaction: one fsync for all.
 
@@ -148,6 +151,7 @@ class Spool:
             add: records without a number, in order.
             delivered: numbers that the broker acknowledged.
             refused: numbers that the broker refused for good, each with its reason.
+            lost: records dropped before they came here, to be counted with the rest.
 
         Returns:
             The records of ``add`` that were kept, numbered. Those missing were dropped for want of room, and counted.
@@ -156,10 +160,12 @@ class Spool:
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._delete(delivered)
+                self._delete_runs(delivered)
                 for seq, reason in refused:
                     self._park(seq, reason)
-                kept = [numbered for record in add if (numbered := self._insert(record)) is not None]
+                for kind, records in (lost or {}).items():
+                    self._tally.dropped[kind] += records
+                kept = self._insert_all(add)
                 self._write_drops(before)
         except sqlite3.Error as error:
             self._tally = before
@@ -192,17 +198,23 @@ class Spool:
 
         Args:
             after: a sequence number; 0 begins at the oldest.
-            limit: at most so many.
+            limit: at most so many; reading also ends at the record that makes ``SPOOL_READ_BYTES_MAX``.
         """
         query = (
             "SELECT class, topic, schema, payload, boot_id, created, expires, seq FROM record "
             "WHERE seq > ? ORDER BY seq LIMIT ?"
         )
+        found: list[Record] = []
+        size = 0
         try:
-            rows = self._db.execute(query, (after, limit)).fetchall()
+            for row in self._db.execute(query, (after, limit)):
+                found.append(Record(CLASSES[row[0]], *row[1:]))
+                size += len(row[3])
+                if size >= SPOOL_READ_BYTES_MAX:
+                    break
         except sqlite3.Error as error:
             raise self._translated("read", error) from error
-        return [Record(CLASSES[row[0]], *row[1:]) for row in rows]
+        return found
 
     def counts(self) -> SpoolCounts:
         """What is held and what was dropped, without touching the disk."""
@@ -224,30 +236,37 @@ class Spool:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
-    def _insert(self, record: Record) -> Record | None:
-        size = len(record.payload) + _ROW_OVERHEAD_BYTES
-        rank = CLASSES.index(record.kind)
-        while self._tally.bytes_used + size > self._bytes_max:
-            if not self._drop_oldest(up_to_rank=rank):
-                self._tally.dropped[record.kind] += 1
-                return None
-        row = (rank, record.boot_id, record.topic, record.schema, record.created, record.expires, record.payload)
-        columns = "class, boot_id, topic, schema, created, expires, payload"
-        cursor = self._db.execute(f"INSERT INTO record ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
-        seq = int(cursor.lastrowid or 0)
-        self._tally.records[record.kind] += 1
-        self._tally.bytes_used += size
-        self._tally.last_seq = seq
-        return Record(
-            record.kind,
-            record.topic,
-            record.schema,
-            record.payload,
-            record.boot_id,
-            record.created,
-            record.expires,
-            seq,
+    def _insert_all(self, records: Sequence[Record]) -> list[Record]:
+        size = sum(_size(record) for record in records)
+        if self._tally.bytes_used + size <= self._bytes_max:
+            return self._insert(records)
+        # One by one: an early record of these may have to make room for a later one of a higher class.
+        return [kept for record in records if self._make_room(record) for kept in self._insert([record])]
+
+    def _insert(self, records: Sequence[Record]) -> list[Record]:
+        first = self._tally.last_seq + 1
+        numbered = [
+            Record(r.kind, r.topic, r.schema, r.payload, r.boot_id, r.created, r.expires, seq)
+            for seq, r in enumerate(records, first)
+        ]
+        self._db.executemany(
+            "INSERT INTO record (seq, class, boot_id, topic, schema, created, expires, payload) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(r.seq, _RANK[r.kind], r.boot_id, r.topic, r.schema, r.created, r.expires, r.payload) for r in numbered],
         )
+        for record in numbered:
+            self._tally.records[record.kind] += 1
+            self._tally.bytes_used += _size(record)
+        self._tally.last_seq += len(numbered)
+        return numbered
+
+    def _make_room(self, record: Record) -> bool:
+        """Drop what must go for this record; False, and counted, when only higher classes could."""
+        while self._tally.bytes_used + _size(record) > self._bytes_max:
+            if not self._drop_oldest(up_to_rank=_RANK[record.kind]):
+                self._tally.dropped[record.kind] += 1
+                return False
+        return True
 
     def _drop_oldest(self, up_to_rank: int) -> bool:
         found = self._db.execute(
@@ -257,6 +276,17 @@ class Spool:
             return False
         self._delete([found[0]], dropped=True)
         return True
+
+    def _delete_runs(self, seqs: Iterable[int]) -> None:
+        """Delete many at once: delivered records mostly follow one another."""
+        for first, last in _runs(seqs):
+            for rank, records, size in self._db.execute(
+                "SELECT class, count(*), sum(length(payload)) FROM record WHERE seq BETWEEN ? AND ? GROUP BY class",
+                (first, last),
+            ).fetchall():
+                self._tally.records[CLASSES[rank]] -= records
+                self._tally.bytes_used -= size + records * _ROW_OVERHEAD_BYTES
+            self._db.execute("DELETE FROM record WHERE seq BETWEEN ? AND ?", (first, last))
 
     def _delete(self, seqs: Iterable[int], *, dropped: bool = False) -> None:
         for seq in seqs:
@@ -301,6 +331,21 @@ class SpoolDamagedError(DeviceError):
 def _refused(done: str, path: Path, error: sqlite3.Error) -> DeviceError:
     kind = SpoolDamagedError if _is_damage(error) else DeviceError
     return kind(f"spool {path} can't be {done}: {error}; records already in it are safe")
+
+
+def _size(record: Record) -> int:
+    return len(record.payload) + _ROW_OVERHEAD_BYTES
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers without a gap."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

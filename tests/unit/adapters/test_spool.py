@@ -242,3 +242,35 @@ def test_a_failed_commit_does_not_change_the_counts_even_of_drops(file: Path) ->
     with pytest.raises(DeviceError):
         spool.commit([record(payload=b"y" * 1500), replace(record(), boot_id=None)])  # type: ignore[arg-type]
     assert spool.counts() == before
+
+
+def test_an_event_makes_room_even_among_records_of_its_own_write(file: Path) -> None:
+    spool = opened(file, bytes_max=4000)
+    low, high = record(payload=b"x" * 1500), replace(record(payload=b"y" * 1500), kind="event")
+    kept = spool.commit([low, low, high])
+    assert [r.kind for r in spool.read(0, 9)] == [low.kind, "event"]
+    assert len(kept) == 3
+    assert spool.counts().dropped[low.kind] == 1
+
+
+def test_what_was_lost_before_it_came_here_is_counted_and_remembered(file: Path) -> None:
+    spool = opened(file)
+    spool.commit([record()], lost={"telemetry": 7})
+    spool.close()
+    assert opened(file).counts().dropped["telemetry"] == 7
+
+
+def test_reading_ahead_is_bounded_in_bytes(file: Path) -> None:
+    spool = opened(file, bytes_max=1 << 24)
+    spool.commit([record(payload=b"x" * (1 << 18)) for _ in range(8)])
+    assert len(spool.read(0, 100)) == 4
+
+
+def test_deleting_runs_of_delivered_records_keeps_the_counts(file: Path) -> None:
+    spool = opened(file)
+    spool.commit([record(payload=b"x" * n) for n in range(20)])
+    spool.commit(delivered=[1, 2, 3, 7, 9, 10, 99])
+    assert [r.seq for r in spool.read(0, 99)] == [4, 5, 6, 8, *range(11, 21)]
+    held = spool.counts()
+    spool.close()
+    assert opened(file).counts() == held
