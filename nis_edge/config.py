@@ -149,9 +149,10 @@ class ApiOptions:
 
 @dataclass(frozen=True)
 class PowerOptions:
-    """How often the power sensors are read."""
+    """How often the power sensors are read, and from where on a hot device does less."""
 
     interval_s: float = option(1.0, low=0.1, high=60.0)
+    throttle_celsius: float | None = option(None, low=40.0, high=120.0)  # None: as the thermal zones say, else 80
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from nis_edge.monitor.machine import Readings
 from nis_edge.obeying import Opinion, handlers
 from nis_edge.outbox import Outbox
 from nis_edge.overview import overview
+from nis_edge.power.easing import Easing
 from nis_edge.sensing import DeviceSensors, Sensing
 from nis_edge.shadow import Shadow
 from nis_edge.starting import at_home, broker_options, read_secret, take_state_folder
@@ -214,6 +215,8 @@ class Daemon:
             clock=clock,
             log=log,
             tell=self._take_readings,
+            ease=self._ease,
+            throttle_c=self.config.power.throttle_celsius,
         )
         self.team = DemoTeam(shipped_script(), self.put_event, clock) if start.demo else None
 
@@ -445,6 +448,7 @@ class Daemon:
         self.judging.reconfigure(self.config.monitor)
         self.sensing.metrics_s = self.config.monitor.metrics_s
         self.sensing.power_s = self.config.power.interval_s
+        self.sensing.throttle_c = self.config.power.throttle_celsius
         self.set_log_level(self.config.log.level)
         if {"mqtt", "telemetry"} & set(changed):
             self._describe_to_home_assistant()
@@ -500,7 +504,7 @@ class Daemon:
 
     def _system_body(self) -> dict[str, Any]:
         view = self.view()
-        kept = ("uptime_s", "events", "device_readings", "spool", "loops")
+        kept = ("uptime_s", "events", "device_readings", "easing", "spool", "loops")
         return {"memory_bytes": own_memory_bytes(), "log_level": self.log_level, **{name: view[name] for name in kept}}
 
     async def _run_watchdog(self, beat: Beat) -> None:
@@ -576,6 +580,9 @@ class Daemon:
 
     def _take_readings(self, readings: list[Reading]) -> None:
         self.judging.tell(Readings(tuple(readings)))
+
+    def _ease(self, easing: Easing) -> None:
+        self.engine.rest(easing.rest_s, f"the model rests ({easing.name}): {easing.reason}")
 
     def _has_news(self) -> None:
         self.courier.wake()

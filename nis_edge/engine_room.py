@@ -65,16 +65,32 @@ class EngineRoom:
         self._tell = tell
         self._judge: PromptJudge | None = None
         self._questions: asyncio.Queue[Ask] = asyncio.Queue(maxsize=1)
+        self._rest_s, self._rest_reason = 0.0, ""
+        self._asked_s = float("-inf")
         self.model: ModelInService | None = None
         self.reason: str | None = "no model was loaded"
         self.latencies = Latencies()
 
     def ask(self, question: Ask) -> None:
         """Take one question; the monitor has one under way at most. A newer one takes the place of one not begun."""
+        now = self._clock.monotonic()
+        if now - self._asked_s < self._rest_s:
+            self._tell(ModelAnswers(question.id, None, self._rest_reason))
+            return
+        self._asked_s = now
         if self._questions.full():
             stale = self._questions.get_nowait()
             self._tell(ModelAnswers(stale.id, None, "a newer question took its place"))
         self._questions.put_nowait(question)
+
+    def rest(self, seconds: float, reason: str) -> None:
+        """From now on leave at least so long between two questions; the others are answered with the reason.
+
+        Args:
+            seconds: 0: no rest; infinite: the model is not asked.
+            reason: why, for whoever reads an assessment.
+        """
+        self._rest_s, self._rest_reason = seconds, reason
 
     async def load(self, path: Path, shown: str | None = None) -> None:
         """Open a package and put it in service; the one before is closed when the new one stands.

@@ -53,6 +53,8 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "api.started": ("address",),
     "api.failed": ("reason", "unharmed"),
     "sensor.failed": ("sensor", "reason", "unharmed"),
+    "device.eased": ("to", "reason", "unharmed"),
+    "device.recovered": (),
     # update
     "update.noticed": ("source",),
     "update.refused": ("reason", "unharmed"),

@@ -70,6 +70,7 @@ def overview(parts: Parts) -> dict[str, Any]:
             reading.name: reading.value if reading.value is not None else {"reason": reading.reason}
             for reading in parts.sensing.readings
         },
+        "easing": {"level": parts.sensing.easing.name, "reason": parts.sensing.easing.reason},
         "broker": _broker(parts),
         "spool": _spool(parts.outbox),
         "update": _update(parts.updates),

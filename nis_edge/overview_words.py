@@ -96,7 +96,9 @@ def model_words(view: View) -> str:
     model = view["model"]
     if model["name"] is None:
         return f"none: {model['reason']}"
-    return f"{model['name']} ({model['isa']}, {model['threads']} thread{'s' if model['threads'] > 1 else ''})"
+    words = f"{model['name']} ({model['isa']}, {model['threads']} thread{'s' if model['threads'] > 1 else ''})"
+    easing = view["easing"]
+    return words if easing["reason"] is None else f"{words}; {easing['level']}: {easing['reason']}"
 
 
 def update_words(view: View) -> str:

@@ -17,10 +17,14 @@ from nis_edge.adapters.system_metrics import SystemMetrics
 from nis_edge.clock import Clock
 from nis_edge.logs import Occasional
 from nis_edge.metering import PowerMeter, find_throttle
+from nis_edge.power.easing import Easing, ease
 from nis_edge.power.rails import PowerReading
 from nis_edge.power.throttle import ThrottleState, during
 from nis_edge.supervisor import Beat
 from nis_edge.wire.messages import Reading
+
+THROTTLE_C: Final = 80.0
+"""Where a Raspberry Pi's firmware begins to slow down; its thermal zones do not say so."""
 
 CPU_ZONES: Final = ("cpu", "x86_pkg_temp", "soc", "tj", "coretemp")
 """Beginnings of the names of thermal zones that tell the processor's temperature: Raspberry Pi cpu-thermal, Jetson
@@ -44,6 +48,10 @@ class DeviceSensors:
         self._clock = clock
         self._metrics = SystemMetrics(root, disk, clock)
         self._looks: list[ThrottleState] = []
+
+    def throttle_limit_c(self) -> float:
+        """Degrees Celsius at which this board begins to throttle, as far as it tells; blocking."""
+        return sysfs.throttle_limit_c(self._root) or THROTTLE_C
 
     def read(self) -> list[Reading]:
         """Every reading once; blocking."""
@@ -81,6 +89,8 @@ class Sensing:
         clock: the time.
         log: a structlog logger.
         tell: takes the readings.
+        ease: takes how much the device may do, whenever that changes.
+        throttle_c: degrees Celsius at which the board begins to throttle; None: as the board tells.
     """
 
     def __init__(
@@ -94,10 +104,15 @@ class Sensing:
         clock: Clock,
         log: Any,
         tell: Callable[[list[Reading]], None],
+        ease: Callable[[Easing], None] = lambda _: None,
+        throttle_c: float | None = None,
     ) -> None:
         self._sensors, self._meter, self._thread = sensors, meter, thread
         self.metrics_s, self.power_s = metrics_s, power_s
-        self._clock, self._log, self._tell = clock, log, tell
+        self._clock, self._log, self._tell, self._told_ease = clock, log, tell, ease
+        self.throttle_c = throttle_c
+        self._board_throttle_c: float | None = None
+        self.easing = Easing()
         self._occasional = Occasional(log, clock.monotonic, every_s=3600.0)
         self.readings: list[Reading] = []
         self.power: PowerReading | None = None
@@ -110,8 +125,13 @@ class Sensing:
         while True:
             beat()
             self.readings = await asyncio.get_running_loop().run_in_executor(self._thread, self._sensors.read)
+            if self._board_throttle_c is None:
+                self._board_throttle_c = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._sensors.throttle_limit_c
+                )
             self._say_absent(self.readings)
             self._tell(self.readings)
+            self._ease(self._board_throttle_c)
             await asyncio.sleep(self.metrics_s)
 
     async def run_power(self, beat: Beat) -> None:
@@ -143,6 +163,29 @@ class Sensing:
             "grade": info.grade if info is not None else None,
             "reason": None if watts else self.why_no_power,
         }
+
+    def _ease(self, board_throttle_c: float) -> None:
+        """Let a hot device do less, and say so when that changes."""
+        values = {reading.name: reading.value for reading in self.readings}
+        throttled = values.get("throttled")
+        before = self.easing
+        self.easing = ease(
+            before,
+            celsius=values.get("temperature_c"),
+            throttled=None if throttled is None else throttled > 0.0,
+            limit_c=self.throttle_c if self.throttle_c is not None else board_throttle_c,
+            now=self._clock.monotonic(),
+        )
+        if self.easing.level == before.level:
+            return
+        self._told_ease(self.easing)
+        if self.easing.level:
+            unharmed = "the rules judge every event; the model is asked " + (
+                "no more" if self.easing.rest_s == float("inf") else f"at most every {self.easing.rest_s:g} s"
+            )
+            self._log.warning("device.eased", to=self.easing.name, reason=self.easing.reason, unharmed=unharmed)
+        else:
+            self._log.info("device.recovered")
 
     def _say_absent(self, readings: list[Reading]) -> None:
         for reading in readings:

@@ -238,6 +238,18 @@ def temperatures(root: Path, read: ReadText = read_text) -> dict[str, float]:
     return found
 
 
+def throttle_limit_c(root: Path, read: ReadText = read_text) -> float | None:
+    """The lowest temperature at which a thermal zone begins to slow the machine down; None where none says so."""
+    limits: list[float] = []
+    for path in sorted((root / "sys/class/thermal").glob("thermal_zone*/trip_point_*_type"))[:SENSOR_DIRECTORIES_MAX]:
+        try:
+            if read(path) == "passive":
+                limits.append(_number(Attribute(path.with_name(path.name.replace("_type", "_temp")), MILLI), read))
+        except SensorUnavailableError:
+            continue
+    return min((limit for limit in limits if 40.0 <= limit <= 120.0), default=None)
+
+
 def throttle(root: Path, read: ReadText = read_text) -> ThrottleState:
     """What the machine's files say about throttling: Pi firmware word, Pi under-voltage alarm, event counters."""
     states: list[ThrottleState] = []

@@ -145,3 +145,24 @@ def test_a_newer_question_takes_the_place_of_one_not_begun(monkeypatch: pytest.M
         assert [(a.id, a.answer is None) for a in answers(told)] == [(1, True), (2, False)]
 
     run(monkeypatch, scenario)
+
+
+def test_a_resting_model_leaves_questions_unanswered_with_the_reason_until_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(room: EngineRoom, told: list[Any], log: KeptLog) -> None:
+        await room.load(Path("one.nis"))
+        room.rest(5.0, "the board is hot")
+        for number in (1, 2):
+            room.ask(ask(number))
+            while not any(isinstance(t, ModelAnswers) and t.id == number for t in told):
+                await asyncio.sleep(0.001)
+        room._clock.advance(5.0)
+        room.ask(ask(3))
+        while not any(isinstance(t, ModelAnswers) and t.id == 3 for t in told):
+            await asyncio.sleep(0.001)
+        answers = {t.id: t for t in told if isinstance(t, ModelAnswers)}
+        assert answers[1].answer is not None and answers[3].answer is not None
+        assert (answers[2].answer, answers[2].reason) == (None, "the board is hot")
+
+    run(monkeypatch, scenario)

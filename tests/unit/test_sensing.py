@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nis_edge.metering import PowerMeter
+from nis_edge.power.easing import Easing
 from nis_edge.power.rails import Discovery, PowerReading, SourceInfo
 from nis_edge.sensing import DeviceSensors, Sensing
 from nis_edge.wire.messages import Reading
@@ -83,11 +86,18 @@ class Source:
         pass
 
 
-def sensing(meter: PowerMeter, thread: Any, log: KeptLog, root: Path) -> Sensing:
+def sensing(
+    meter: PowerMeter,
+    thread: Any,
+    log: KeptLog,
+    root: Path,
+    ease: Any = lambda _: None,
+    throttle_c: float | None = None,
+) -> Sensing:
     clock = SteppedClock()
     return Sensing(
         DeviceSensors(root, root, clock), meter, thread, metrics_s=0.001, power_s=0.001, clock=clock, log=log,
-        tell=lambda readings: None,
+        tell=lambda readings: None, ease=ease, throttle_c=throttle_c,
     )  # fmt: skip
 
 
@@ -127,6 +137,36 @@ def test_without_a_source_power_is_unknown_with_every_reason(tmp_path: Path) -> 
         assert body["watts"] is None
         assert body["source"] is None
         assert body["reason"]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.parametrize(("trip", "configured"), [(None, None), ("99000", None), ("99000", 70.0)])
+def test_a_hot_board_eases_the_model_from_where_it_would_throttle(
+    tmp_path: Path, trip: str | None, configured: float | None
+) -> None:
+    limit_c = configured or (99.0 if trip else 80.0)
+    zone(tmp_path, 0, "cpu-thermal", str(int(limit_c * 1000) - 4000))
+    if trip:
+        (tmp_path / "sys/class/thermal/thermal_zone0/trip_point_0_type").write_text("passive\n")
+        (tmp_path / "sys/class/thermal/thermal_zone0/trip_point_0_temp").write_text(trip + "\n")
+
+    async def scenario() -> None:
+        told: list[Easing] = []
+        log = KeptLog()
+        with ThreadPoolExecutor(1) as thread:
+            part = sensing(PowerMeter(lambda: Discovery()), thread, log, tmp_path, told.append, configured)
+            running = asyncio.ensure_future(part.run_metrics(lambda: None))
+            while not told:
+                await asyncio.sleep(0.001)
+            (tmp_path / "sys/class/thermal/thermal_zone0/temp").write_text(str(int(limit_c * 1000)))
+            while len(told) < 2:
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait({running})
+        assert [easing.name for easing in told] == ["eased", "rules only"]
+        assert f"the board throttles from {limit_c:g} C" in (told[0].reason or "")
+        assert [entry["to"] for entry in log.named("device.eased")] == ["eased", "rules only"]
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
