@@ -27,3 +27,12 @@ class SteppedClock:
         """Let time pass on both clocks."""
         self._wall += seconds
         self._monotonic += seconds
+
+
+class TickingClock(SteppedClock):
+    """Moves by a millisecond at each look, so that work takes time without any machine's speed in it."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, a millisecond later than at the last look."""
+        self.advance(0.001)
+        return super().monotonic()

@@ -14,6 +14,7 @@ from nis_edge.bench_models import open_model
 from nis_edge.bench_records import Report, to_json
 from nis_edge.bench_report import table
 from nis_edge.benching import PLANS, Plan, Request, Surroundings, run_bench
+from nis_edge.clock import SystemClock
 from nis_edge.errors import SensorUnavailableError
 from nis_edge.metering import find_power, load_boards
 from nis_edge.monitor.window import SPECIALS
@@ -22,6 +23,7 @@ from nis_edge.power.rails import Discovery
 from nis_edge.power.throttle import ThrottleState
 from nis_edge.sampling import Sampler
 from tests.support.bench_doubles import GridSampler, HollowModel, SimulatedMeter, about, calm, meter_info, one_source
+from tests.support.clock import TickingClock
 from tests.support.tiny_models import write_tiny_package
 
 BRIEF = Plan("quick", warm_s=0.0, idle_s=0.2, gated_s=0.4, other_s=0.02, cost_s=0.08, loads=2)
@@ -36,8 +38,11 @@ def measure(
     package: Path, limits: Limits | None = None, backend: str = "native", **around: Any
 ) -> tuple[Report, list[str]]:
     said: list[str] = []
+    clock = TickingClock()
     surroundings = Surroundings(
         **{
+            "clock": clock,
+            "rest": clock.advance,
             "find_power": one_source(SimulatedMeter(about(5.0))),
             "throttle": calm,
             "temperatures": lambda: {"cpu": 50.0},
@@ -217,7 +222,7 @@ def test_the_exit_code_tells_the_verdict_and_the_json_goes_where_it_was_asked(
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_both_backends_run_all_workloads_of_a_real_package(tmp_path, backend) -> None:
     real = write_tiny_package(tmp_path / "real.nis", specials=SPECIALS, vocab=600, context=256)
-    report, _ = measure(real, open_model=open_model, backend=backend)
+    report, _ = measure(real, open_model=open_model, backend=backend, clock=SystemClock())
     assert [workload.reason for workload in report.workloads] == [None] * 4
     assert report.subject.isa == "numpy" if backend == "reference" else report.subject.isa in ("avx2", "neon", "scalar")
 
