@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.npy", type=Path, required=True, help="the file to write")
     parser.add_argument("--isa", metavar="NAME", help="instruction set (default: the best this CPU offers)")
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of the engine (default: 1)")
+    parser.add_argument("--kv", choices=("F32", "F16", "I8"), default="F32", help="how keys and values are kept")
+    parser.add_argument("--chunk", metavar="N", type=int, help="read N tokens at a time: the bits stay the same")
+    parser.add_argument(
+        "--save-at", metavar="N", type=int, help="after N tokens save the session, restore it and go on: the same bits"
+    )
     parser.add_argument(
         "--backend",
         choices=tuple(BACKENDS),
@@ -84,17 +90,38 @@ def parse_tokens(text: str) -> list[int]:
 
 
 def _native(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray[np.float32], str]:
+    import numpy as np
+
     from nis_edge.engine.model import Model
 
+    chunk = args.chunk if args.chunk is not None else len(tokens)
+    if chunk < 1:
+        raise ConfigError(f"--chunk {chunk}: 1 or more")
+    if args.save_at is not None and not 0 < args.save_at < len(tokens):
+        raise ConfigError(f"--save-at {args.save_at}: 1 to {len(tokens) - 1}, one less than there are tokens")
+    edges = sorted({*range(0, len(tokens), chunk), len(tokens), args.save_at or 0})
+    logits = []
     with Model.open(args.model, threads=args.threads, isa=args.isa) as model:
-        session = model.session(max_positions=min(len(tokens), model.manifest.architecture.context))
-        return session.forward(tokens, all_positions=True), model.isa
+        session = model.session(max_positions=min(len(tokens), model.manifest.architecture.context), kv=args.kv)
+        if len(tokens) > session.max_positions:
+            edges = [0, len(tokens)]  # refused whole, before anything is computed
+        for start, end in itertools.pairwise(edges):
+            if start and start == args.save_at:
+                session = model.restore(session.save())
+            logits.append(session.forward(tokens[start:end], all_positions=True))
+        return np.concatenate(logits), model.isa
+
+
+def _only_native(args: argparse.Namespace) -> None:
+    if args.kv != "F32" or args.chunk is not None or args.save_at is not None:
+        raise ConfigError("--kv, --chunk and --save-at belong to the native backend")
 
 
 def _reference(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray[np.float32], str]:
     from nis_edge.engine.reference import reference_logits
     from nis_edge.pack.reader import open_package
 
+    _only_native(args)
     if args.isa is not None or args.threads != 1:
         raise ConfigError("--isa belongs to the native backend and --threads to native and onnx")
     with open_package(args.model) as package:
@@ -105,6 +132,7 @@ def _reference(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray
 def _onnx(args: argparse.Namespace, tokens: list[int]) -> tuple[npt.NDArray[np.float32], str]:
     from nis_edge.onnx_backend import OnnxModel
 
+    _only_native(args)
     if args.isa is not None:
         raise ConfigError("--isa belongs to the native backend")
     with OnnxModel(args.model, threads=args.threads) as model:

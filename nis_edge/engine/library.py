@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.errors import DeviceError, KernelUnavailableError, ModelError, NisEdgeError
 
-ABI: Final = 1
+ABI: Final = 2
 """NIS_ABI of the header this file was written for."""
 
 PATH: Final = Path(__file__).parent.parent / "native" / "libnis_engine.so"
@@ -23,7 +23,10 @@ MESSAGE_BYTES: Final = 256
 """Room for the one line that nis_model_create writes on a refusal."""
 
 DTYPES: Final = {"F32": 0, "F16": 1, "BF16": 2}
-"""nis_dtype."""
+"""nis_dtype of weights."""
+
+KV_DTYPES: Final = {"F32": 0, "F16": 1, "I8": 3}
+"""nis_dtype of keys and values."""
 
 ACTIVATIONS: Final = {"relu2": 0, "silu": 1}
 """nis_activation."""
@@ -39,7 +42,10 @@ NO_MEMORY: Final = 3
 NO_KERNEL: Final = 4
 TOKEN: Final = 5
 FULL: Final = 6
+BUSY: Final = 8
 NO_THREAD: Final = 12
+GONE: Final = 13
+FORMAT: Final = 14
 
 
 class Architecture(ctypes.Structure):
@@ -107,6 +113,18 @@ class Weights(ctypes.Structure):
     )
 
 
+class BatchItem(ctypes.Structure):
+    """nis_batch_item."""
+
+    _fields_ = (
+        ("session", c_void_p),
+        ("tokens", c_void_p),
+        ("count", c_size_t),
+        ("wanted", c_uint32),
+        ("logits", c_void_p),
+    )
+
+
 _PROTOTYPES: Final = {
     "nis_status_text": (c_char_p, (c_int,)),
     "nis_isa_offered": (c_char_p, (c_uint32,)),
@@ -114,12 +132,20 @@ _PROTOTYPES: Final = {
     "nis_model_isa": (c_char_p, (c_void_p,)),
     "nis_model_free": (c_int, (c_void_p,)),
     "nis_session_create": (c_int, (c_void_p, c_uint32, c_int, POINTER(c_void_p))),
+    "nis_session_create_rolling": (c_int, (c_void_p, c_uint32, c_uint32, c_int, POINTER(c_void_p))),
+    "nis_session_fork": (c_int, (c_void_p, c_size_t, POINTER(c_void_p))),
+    "nis_session_saved_bytes": (c_size_t, (c_void_p,)),
+    "nis_session_save": (c_int, (c_void_p, c_void_p, c_size_t)),
+    "nis_session_restore": (c_int, (c_void_p, c_char_p, c_size_t, POINTER(c_void_p))),
     "nis_session_free": (None, (c_void_p,)),
+    "nis_batch_forward": (c_int, (POINTER(BatchItem), c_size_t, POINTER(c_size_t))),
     "nis_session_forward": (c_int, (c_void_p, c_void_p, c_size_t, c_int, c_void_p)),
     "nis_session_greedy": (c_int, (c_void_p, c_int32, c_int32, c_size_t, c_void_p, POINTER(c_size_t))),
     "nis_session_head": (c_int, (c_void_p, c_uint32, c_void_p)),
     "nis_session_rewind": (c_int, (c_void_p, c_size_t)),
     "nis_session_position": (c_size_t, (c_void_p,)),
+    "nis_session_max_positions": (c_size_t, (c_void_p,)),
+    "nis_probe_layer_tokens": (c_uint64, (c_void_p,)),
     "nis_session_cancel": (None, (c_void_p,)),
 }
 

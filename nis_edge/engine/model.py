@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from nis_edge.engine import library
-from nis_edge.engine.session import Session
+from nis_edge.engine.session import Float32Array, Session, Tokens
 from nis_edge.engine.tokenizer import Tokenizer
 from nis_edge.errors import ModelError
 from nis_edge.pack.layout import MATRICES, Manifest
@@ -20,6 +21,9 @@ from nis_edge.pack.reader import Package, open_package
 
 THREADS_MAX: Final = 256
 """NIS_THREADS_MAX of nis_edge/native/model.h."""
+
+BATCH_MAX: Final = 256
+"""NIS_BATCH_MAX of nis_edge/native/model.h."""
 
 _NORMS: Final = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
 
@@ -114,34 +118,102 @@ class Model:
             raise ModelError(f"{self._package.path}: the model is closed")
         return self._pointer
 
-    def session(self, max_positions: int | None = None, *, kv: str = "F32") -> Session:
+    def session(
+        self, max_positions: int | None = None, *, kv: str = "F32", window: int | None = None, sinks: int = 4
+    ) -> Session:
         """Start a conversation with the model.
 
         Args:
             max_positions: 1 to the manifest's context, which is also the default. Memory is taken as they fill.
-            kv: how keys and values are kept: "F32", or "F16" in half the memory. Logits differ between the two, but
-                each is the same bits on every CPU.
+            kv: how keys and values are kept: "F32", "F16" in half the memory, or "I8" in about a quarter. Logits differ
+                between the three, but each is the same bits on every CPU.
+            window: keep only the last positions, this many, and the first ``sinks``: a conversation without an end.
+                Together they are at most the context; ``max_positions`` is then left out.
+            sinks: first positions that a rolling window keeps.
 
         Raises:
-            ModelError: positions or dtype out of range.
+            ModelError: positions, window or dtype out of range.
             DeviceError: not enough memory.
         """
         context = self.manifest.architecture.context
-        positions = context if max_positions is None else max_positions
-        if not 1 <= positions <= context:
-            raise ModelError(
-                f"{self._package.path}: a session of {positions} positions, the model allows 1 to {context}"
-            )
-        if kv not in ("F32", "F16"):
-            raise ModelError(f"{self._package.path}: keys and values are kept as F32 or F16, not {kv!r}")
+        if kv not in library.KV_DTYPES:
+            raise ModelError(f"{self._package.path}: keys and values are kept as F32, F16 or I8, not {kv!r}")
         pointer = ctypes.c_void_p()
-        status = self._library.nis_session_create(self.pointer, positions, library.DTYPES[kv], ctypes.byref(pointer))
+        if window is not None:
+            if max_positions is not None:
+                raise ModelError(f"{self._package.path}: a rolling window has no max_positions; give one of the two")
+            if not (window >= 1 and sinks >= 0 and sinks + window <= context):
+                raise ModelError(
+                    f"{self._package.path}: {sinks} sinks and a window of {window} positions, the model allows"
+                    f" {context} together"
+                )
+            what = f"a rolling session of {sinks} and {window} positions"
+            status = self._library.nis_session_create_rolling(
+                self.pointer, sinks, window, library.KV_DTYPES[kv], ctypes.byref(pointer)
+            )
+        else:
+            positions = context if max_positions is None else max_positions
+            if not 1 <= positions <= context:
+                raise ModelError(
+                    f"{self._package.path}: a session of {positions} positions, the model allows 1 to {context}"
+                )
+            what = f"a session of {positions} positions"
+            status = self._library.nis_session_create(
+                self.pointer, positions, library.KV_DTYPES[kv], ctypes.byref(pointer)
+            )
         if status != library.OK:
-            raise library.error_of(status, f"{self._package.path}: a session of {positions} positions")
+            raise library.error_of(status, f"{self._package.path}: {what}")
+        return self.adopt(pointer)
+
+    def restore(self, saved: bytes) -> Session:
+        """Go on with a session that ``Session.save`` wrote, on this machine or another: with the same bits.
+
+        Args:
+            saved: its bytes. They are checked against accidents and other models; bytes that a stranger may have
+                written must be signed by whoever hands them over.
+
+        Raises:
+            ModelError: damaged, or of another model or version; no session was made.
+            DeviceError: not enough memory.
+        """
+        pointer = ctypes.c_void_p()
+        status = self._library.nis_session_restore(self.pointer, bytes(saved), len(saved), ctypes.byref(pointer))
+        if status != library.OK:
+            raise library.error_of(status, f"{self._package.path}: a saved session of {len(saved)} bytes")
+        return self.adopt(pointer)
+
+    def adopt(self, pointer: ctypes.c_void_p) -> Session:
+        """Wrap an engine's session of this model, which is closed with the model."""
         outputs = [len(self.manifest.architecture.task_heads[name].outputs) for name in self._task_heads]
-        session = Session(self, pointer, positions, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
+        session = Session(self, pointer, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
         self._sessions.add(session)
         return session
+
+    def forward_batch(self, batch: Sequence[tuple[Session, Tokens]]) -> list[Float32Array]:
+        """Let several sessions read tokens in one pass over the weights, which is where most of the time goes.
+
+        Args:
+            batch: 1 to 256 sessions of this model, each once, with the tokens it shall read.
+
+        Returns:
+            For each the float32 [vocab] that ``Session.forward`` would have returned, bit for bit.
+
+        Raises:
+            ModelError: as ``Session.forward``, naming the item; then no session has moved.
+        """
+        if not 1 <= len(batch) <= BATCH_MAX:
+            raise ModelError(f"{self._package.path}: a batch of {len(batch)} sessions, must be 1 to {BATCH_MAX}")
+        ids = [session.checked(tokens) for session, tokens in batch]
+        logits = [np.empty(self.manifest.architecture.vocab, dtype=np.float32) for _ in batch]
+        items = (library.BatchItem * len(batch))()
+        for item, (session, _), read, made in zip(items, batch, ids, logits, strict=True):
+            item.session, item.tokens, item.count = session.handle(), read.ctypes.data, read.size
+            item.wanted, item.logits = library.LAST_LOGITS, made.ctypes.data
+        failed = ctypes.c_size_t()
+        status = self._library.nis_batch_forward(items, len(batch), ctypes.byref(failed))
+        if status != library.OK:
+            raise library.error_of(status, f"{self._package.path}: session {failed.value} of {len(batch)} in a batch")
+        return logits
 
     def close(self) -> None:
         """Close the sessions, free the engine's memory and let go of the file. May be called again."""

@@ -26,15 +26,12 @@ class Session:
     it was. Logits are the same bits for every instruction set, number of threads and division into calls.
     """
 
-    def __init__(
-        self, model: Model, pointer: ctypes.c_void_p, max_positions: int, heads: Mapping[str, tuple[int, int]]
-    ) -> None:
+    def __init__(self, model: Model, pointer: ctypes.c_void_p, heads: Mapping[str, tuple[int, int]]) -> None:
         """Take over an engine's session.
 
         Args:
             model: it belongs to.
             pointer: the engine's handle.
-            max_positions: how many it can hold.
             heads: task head's name -> (number in the engine, count of outputs).
         """
         self._model = model
@@ -43,12 +40,16 @@ class Session:
         self._heads = heads
         self._where = str(model.package.path)
         self._vocab = model.manifest.architecture.vocab
-        self.max_positions = max_positions
+
+    @property
+    def max_positions(self) -> int:
+        """How many tokens it can read; of a rolling session 2**20."""
+        return int(self._library.nis_session_max_positions(self.handle()))
 
     @property
     def position(self) -> int:
         """How many tokens were read."""
-        return int(self._library.nis_session_position(self._handle()))
+        return int(self._library.nis_session_position(self.handle()))
 
     def forward(self, tokens: Tokens, all_positions: bool = False) -> Float32Array:
         """Read tokens and say what comes next.
@@ -64,14 +65,14 @@ class Session:
             ModelError: bad tokens, a full session, a session in use by another thread, or weights that compute
                 something that is not finite.
         """
-        ids = self._checked(tokens)
+        ids = self.checked(tokens)
         logits = np.empty((ids.size, self._vocab) if all_positions else self._vocab, dtype=np.float32)
         self._forward(ids, library.ALL_LOGITS if all_positions else library.LAST_LOGITS, logits)
         return logits
 
     def feed(self, tokens: Tokens) -> None:
         """Read tokens without asking for logits, which is cheaper. Arguments and errors as ``forward``."""
-        self._forward(self._checked(tokens), library.NO_LOGITS, None)
+        self._forward(self.checked(tokens), library.NO_LOGITS, None)
 
     def greedy(self, first: int, count: int, stop: int | None = None) -> list[int]:
         """Read a token, then let the model continue with its most likely ones, all in one call of the engine.
@@ -87,7 +88,7 @@ class Session:
         Raises:
             ModelError: as ``forward``; then nothing was read.
         """
-        ids = self._checked([first])
+        ids = self.checked([first])
         if not 1 <= count <= self.max_positions - self.position:
             raise ModelError(
                 f"{self._where}: {count} tokens to make, the session has room for {self.max_positions - self.position}"
@@ -95,7 +96,7 @@ class Session:
         made = np.empty(count, dtype=np.int32)
         made_count = ctypes.c_size_t()
         status = self._library.nis_session_greedy(
-            self._handle(),
+            self.handle(),
             int(ids[0]),
             -1 if stop is None else int(stop),
             count,
@@ -121,7 +122,7 @@ class Session:
             raise ModelError(f"{self._where}: has no task head {name!r}; it has {', '.join(self._heads) or 'none'}")
         number, count = self._heads[name]
         outputs = np.empty(count, dtype=np.float32)
-        self._raise(self._library.nis_session_head(self._handle(), number, outputs.ctypes.data))
+        self._raise(self._library.nis_session_head(self.handle(), number, outputs.ctypes.data))
         return outputs
 
     def rewind(self, position: int) -> None:
@@ -135,11 +136,40 @@ class Session:
         """
         if not 0 <= position <= self.position:
             raise ModelError(f"{self._where}: can't rewind to {position}, the session stands at {self.position}")
-        self._raise(self._library.nis_session_rewind(self._handle(), position))
+        self._raise(self._library.nis_session_rewind(self.handle(), position))
+
+    def fork(self, position: int | None = None) -> Session:
+        """Start a second session that has read the same first tokens; what both have read is kept once.
+
+        Args:
+            position: how many of them, 0 to ``self.position``; None takes all.
+
+        Raises:
+            ModelError: more than there are, or, of a rolling session, ones that it no longer holds.
+            DeviceError: not enough memory.
+        """
+        position = self.position if position is None else position
+        if not 0 <= position <= self.position:
+            raise ModelError(f"{self._where}: can't fork at {position}, the session stands at {self.position}")
+        pointer = ctypes.c_void_p()
+        self._raise(self._library.nis_session_fork(self.handle(), position, ctypes.byref(pointer)))
+        return self._model.adopt(pointer)
+
+    def save(self) -> bytes:
+        """All that the session holds, for ``Model.restore``; 8 * layers * kv_heads * head_dim bytes a position in F32.
+
+        Raises:
+            ModelError: in use by another thread.
+        """
+        size = self._library.nis_session_saved_bytes(self.handle())
+        saved = bytearray(size)
+        where = (ctypes.c_char * size).from_buffer(saved) if size else None
+        self._raise(self._library.nis_session_save(self.handle(), where, size) if size else library.BUSY)
+        return bytes(saved)
 
     def cancel(self) -> None:
         """From any thread: let the pass under way, or the next one, end early with a ModelError."""
-        self._library.nis_session_cancel(self._handle())
+        self._library.nis_session_cancel(self.handle())
 
     def close(self) -> None:
         """Free the memory. May be called again."""
@@ -151,12 +181,17 @@ class Session:
         if getattr(self, "_pointer", None) is not None:
             self.close()
 
-    def _handle(self) -> ctypes.c_void_p:
+    def handle(self) -> ctypes.c_void_p:
+        """The engine's handle.
+
+        Raises:
+            ModelError: the session is closed.
+        """
         if self._pointer is None:
             raise ModelError(f"{self._where}: the session is closed")
         return self._pointer
 
-    def _checked(self, tokens: Tokens) -> npt.NDArray[np.int32]:
+    def checked(self, tokens: Tokens) -> npt.NDArray[np.int32]:
         """Tokens as the engine wants them, once they are what they must be."""
         try:
             ids = np.asarray(tokens)
@@ -173,7 +208,7 @@ class Session:
 
     def _forward(self, ids: npt.NDArray[np.int32], wanted: int, logits: Float32Array | None) -> None:
         status = self._library.nis_session_forward(
-            self._handle(), ids.ctypes.data, ids.size, wanted, None if logits is None else logits.ctypes.data
+            self.handle(), ids.ctypes.data, ids.size, wanted, None if logits is None else logits.ctypes.data
         )
         if status == library.FULL:
             raise ModelError(

@@ -27,10 +27,11 @@ LANES_INLINE void store_tail(float *p, size_t n, f32x8 a) {
     memcpy(p, lanes, n * sizeof *p);
 }
 
-LANES_INLINE size_t stored_size(nis_dtype dtype) { return dtype == NIS_F32 ? 4 : 2; }
+LANES_INLINE size_t stored_size(nis_dtype dtype) { return dtype == NIS_F32 ? 4 : dtype == NIS_I8 ? 1 : 2; }
 
 LANES_INLINE f32x8 load_stored(const void *p, nis_dtype dtype) {
     if (dtype == NIS_F32) return f32x8_load(p);
+    if (dtype == NIS_I8) return f32x8_load_i8(p);
     return dtype == NIS_F16 ? f32x8_load_f16(p) : f32x8_load_bf16(p);
 }
 
@@ -197,12 +198,13 @@ static void LANES_NAME(dot_rows)(const float *x, const void *rows, nis_dtype dty
     if (dtype == NIS_F32) dots_of_type(x, rows, NIS_F32, row_bytes, row_count, n, dots);
     if (dtype == NIS_F16) dots_of_type(x, rows, NIS_F16, row_bytes, row_count, n, dots);
     if (dtype == NIS_BF16) dots_of_type(x, rows, NIS_BF16, row_bytes, row_count, n, dots);
+    if (dtype == NIS_I8) dots_of_type(x, rows, NIS_I8, row_bytes, row_count, n, dots);
 }
 
 LANES_INLINE void weighted_columns(const float *weights, const char *rows, nis_dtype dtype, size_t row_bytes,
                                    size_t row_count, float *sum, const size_t registers) {
     f32x8 total[COLUMNS_IN_FLIGHT / LANES];
-    for (size_t c = 0; c < registers; c++) total[c] = f32x8_set(0.0f);
+    for (size_t c = 0; c < registers; c++) total[c] = f32x8_load(sum + c * LANES);
     for (size_t row = 0; row < row_count; row++) {
         const f32x8 weight = f32x8_set(weights[row]);
         const char *column = rows + row * row_bytes;
@@ -225,7 +227,7 @@ LANES_INLINE void weighted_of_type(const float *weights, const char *rows, nis_d
         weighted_columns(weights, rows + i * stored_size(dtype), dtype, row_bytes, row_count, sum + i, 1);
     }
     if (i < n) {
-        f32x8 total = f32x8_set(0.0f);
+        f32x8 total = load_tail(sum + i, n - i);
         for (size_t row = 0; row < row_count; row++) {
             const char *column = rows + row * row_bytes + i * stored_size(dtype);
             total = f32x8_fma(f32x8_set(weights[row]), load_stored_tail(column, dtype, n - i), total);
@@ -234,13 +236,15 @@ LANES_INLINE void weighted_of_type(const float *weights, const char *rows, nis_d
     }
 }
 
-/* sum[i] = sum_r weights[r] * rows[r][i], rows in ascending order; row_stride in elements. */
+/* sum[i] += weights[r] * rows[r][i], rows in ascending order, so that a caller may go on where it stopped; row_stride in
+ * elements. */
 static void LANES_NAME(weighted_sum)(const float *weights, const void *rows, nis_dtype dtype, size_t row_stride,
                                      size_t row_count, size_t n, float *sum) {
     const size_t row_bytes = row_stride * stored_size(dtype);
     if (dtype == NIS_F32) weighted_of_type(weights, rows, NIS_F32, row_bytes, row_count, n, sum);
     if (dtype == NIS_F16) weighted_of_type(weights, rows, NIS_F16, row_bytes, row_count, n, sum);
     if (dtype == NIS_BF16) weighted_of_type(weights, rows, NIS_BF16, row_bytes, row_count, n, sum);
+    if (dtype == NIS_I8) weighted_of_type(weights, rows, NIS_I8, row_bytes, row_count, n, sum);
 }
 
 static void LANES_NAME(to_float)(const void *stored, nis_dtype dtype, size_t n, float *x) {

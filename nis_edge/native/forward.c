@@ -33,17 +33,35 @@ enum {
 /* From these bits on a float is infinite or NaN. */
 #define NOT_FINITE_BITS 0x7f800000u
 
-/* One stack's run over a chunk. */
+/* One token on its way through a stack. */
+typedef struct {
+    nis_session *session;
+    const nis_kv_cache *cache;
+    size_t item;     /* of the batch */
+    size_t position;
+    int32_t token;
+    float *logits;   /* [vocab]; NULL: not wanted */
+    const float *cosines, *sines;           /* [head_dim / 2] of the position */
+    const float *sink_cosines, *sink_sines; /* of the place it has towards the sinks; NULL: none has rolled away */
+} row;
+
+/* One chunk's run through one stack. Rows stand in any order: each reads the cache by its own position. */
 typedef struct {
     nis_model *model;
-    const nis_session *session;
+    const nis_batch_item *items;
+    size_t item_count;
+    row rows[NIS_CHUNK_TOKENS];
     const layer *layer;
-    char *keys, *values;  /* this layer's [kv_heads][max_positions][head_dim] */
-    size_t tokens;        /* in the chunk */
-    size_t first;         /* tokens before this one need no output of this layer, only keys and values */
-    size_t position;      /* of the chunk's first token */
-    atomic_bool not_finite;
+    size_t layer_index;
+    size_t tokens;             /* rows in use */
+    size_t first;              /* rows before this one need no output of this layer, only keys and values */
+    size_t needed;             /* rows before this one need no output of the stack */
+    _Atomic uint64_t not_finite; /* bit r: row r */
 } pass;
+
+_Static_assert(NIS_CHUNK_TOKENS <= 64, "a row has a bit in pass.not_finite");
+
+static void mark_not_finite(pass *p, size_t row) { atomic_fetch_or(&p->not_finite, (uint64_t)1 << row); }
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -94,7 +112,7 @@ static void norm_and_quantise_tokens(void *argument, size_t thread, size_t item,
         const bool finite = work->weight == NULL ? quantise_token(model, x, work->n, token)
                                                  : rms_norm(model, x, work->weight, work->n, y) &&
                                                        quantise_token(model, y, work->n, token);
-        if (!finite) atomic_store(&work->pass->not_finite, true);
+        if (!finite) mark_not_finite(work->pass, token);
     }
 }
 
@@ -181,8 +199,6 @@ static void run_linears(const pass *p, const linear *linears, size_t count) {
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-static size_t kv_element_bytes(const nis_session *session) { return session->kv_dtype == NIS_F16 ? 2 : 4; }
-
 /* x [head_dim] rotated in place by the angles of one position. */
 static void rotate(float *x, const float *cosines, const float *sines, size_t half) {
     for (size_t i = 0; i < half; i++) {
@@ -192,54 +208,121 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t ha
     }
 }
 
-static void store_kv(const pass *p, char *to, const float *x, size_t n) {
-    if (p->session->kv_dtype == NIS_F16) {
-        p->model->kernels->floats->to_half(x, n, (uint16_t *)(void *)to);
-    } else {
+/* One head's key or value of one position; with int8 *factor times a stored number is the number. False if x is not
+ * finite. */
+static bool store_kv(const nis_model *model, nis_dtype dtype, const float *x, size_t n, char *to, float *factor) {
+    const nis_float_kernels *floats = model->kernels->floats;
+    if (dtype == NIS_F32) {
         memcpy(to, x, n * sizeof *x);
+    } else if (dtype == NIS_F16) {
+        floats->to_half(x, n, (uint16_t *)(void *)to);
+    } else {
+        const uint32_t bits = floats->magnitude_bits(x, n);
+        if (bits >= NOT_FINITE_BITS) return false;
+        float largest;
+        memcpy(&largest, &bits, sizeof largest);
+        const float scale = 127.0f / (largest > 1e-30f ? largest : 1e-30f);
+        floats->quantise(x, n, scale, (int8_t *)(void *)to);
+        *factor = 1.0f / scale;
     }
+    return true;
 }
 
 /* Items: tokens. Rotates q [heads, head_dim] and k [kv_heads, head_dim]; keys and values go into the cache. */
 static void rotate_and_store_tokens(void *argument, size_t thread, size_t token, size_t end) {
     (void)thread;
-    const pass *p = argument;
+    pass *p = argument;
     const nis_model *model = p->model;
     const nis_architecture *a = &model->a;
-    const size_t half = a->head_dim / 2, bytes = kv_element_bytes(p->session);
+    const size_t dim = a->head_dim, half = dim / 2, attended = a->heads * dim;
     for (; token < end; token++) {
-        const size_t position = p->position + token;
-        const float *cosines = model->cosines + position * half, *sines = model->sines + position * half;
-        for (size_t h = 0; token >= p->first && h < a->heads; h++) {
-            rotate(model->buffers.q + (token * a->heads + h) * a->head_dim, cosines, sines, half);
+        const row *r = &p->rows[token];
+        const nis_kv_layout *layout = &r->cache->layout;
+        float *q = model->buffers.q + token * attended, *q_sinks = model->buffers.q_sinks + token * attended;
+        if (token >= p->first && r->sink_cosines) {
+            memcpy(q_sinks, q, attended * sizeof *q);
+            for (size_t h = 0; h < a->heads; h++) rotate(q_sinks + h * dim, r->sink_cosines, r->sink_sines, half);
         }
+        for (size_t h = 0; token >= p->first && h < a->heads; h++) rotate(q + h * dim, r->cosines, r->sines, half);
+        nis_kv_block *block = r->cache->blocks[r->position / NIS_BLOCK_POSITIONS];
+        const size_t slot = r->position % NIS_BLOCK_POSITIONS, at = slot * dim * nis_kv_element_bytes(layout->dtype);
         for (size_t h = 0; h < a->kv_heads; h++) {
-            float *k = model->buffers.k + (token * a->kv_heads + h) * a->head_dim;
-            const float *v = model->buffers.v + (token * a->kv_heads + h) * a->head_dim;
-            const size_t at = (h * p->session->max_positions + position) * a->head_dim * bytes;
-            rotate(k, cosines, sines, half);
-            store_kv(p, p->keys + at, k, a->head_dim);
-            store_kv(p, p->values + at, v, a->head_dim);
+            float *k = model->buffers.k + (token * a->kv_heads + h) * dim;
+            const float *v = model->buffers.v + (token * a->kv_heads + h) * dim;
+            const nis_kv_place place = nis_kv_at(layout, block, p->layer_index, h);
+            float unused, *key_factor = place.key_factors ? place.key_factors + slot : &unused;
+            float *value_factor = place.value_factors ? place.value_factors + slot : &unused;
+            rotate(k, r->cosines, r->sines, half);
+            if (!store_kv(model, layout->dtype, k, dim, place.keys + at, key_factor) ||
+                !store_kv(model, layout->dtype, v, dim, place.values + at, value_factor)) {
+                mark_not_finite(p, token);
+            }
         }
     }
 }
 
-/* One head of one token attends to positions 0..its own. */
+/* A run of positions that one query reads: all of them, or the sinks, or what the window still holds. */
+typedef struct {
+    size_t from, to;
+    const float *q; /* [head_dim] */
+} stretch;
+
+/* scores [to - from] = q . k, in the cache's blocks one after another. */
+static void score(const nis_float_kernels *floats, const row *r, size_t layer, size_t kv_head, const stretch *s,
+                  float *scores) {
+    const nis_kv_layout *layout = &r->cache->layout;
+    const size_t dim = layout->head_dim, key_bytes = dim * nis_kv_element_bytes(layout->dtype);
+    for (size_t at = s->from, end; at < s->to; at = end) {
+        const size_t block = at / NIS_BLOCK_POSITIONS, slot = at % NIS_BLOCK_POSITIONS;
+        end = smaller(s->to, (block + 1) * NIS_BLOCK_POSITIONS);
+        const nis_kv_place place = nis_kv_at(layout, r->cache->blocks[block], layer, kv_head);
+        float *to = scores + (at - s->from);
+        floats->dot_rows(s->q, place.keys + slot * key_bytes, layout->dtype, dim, end - at, dim, to);
+        for (size_t i = 0; place.key_factors && i < end - at; i++) to[i] *= place.key_factors[slot + i];
+    }
+}
+
+/* out [head_dim] += weights [to - from] . v, in ascending order; spoils the weights. */
+static void add_values(const nis_float_kernels *floats, const row *r, size_t layer, size_t kv_head, const stretch *s,
+                       float *weights, float *out) {
+    const nis_kv_layout *layout = &r->cache->layout;
+    const size_t dim = layout->head_dim, value_bytes = dim * nis_kv_element_bytes(layout->dtype);
+    for (size_t at = s->from, end; at < s->to; at = end) {
+        const size_t block = at / NIS_BLOCK_POSITIONS, slot = at % NIS_BLOCK_POSITIONS;
+        end = smaller(s->to, (block + 1) * NIS_BLOCK_POSITIONS);
+        const nis_kv_place place = nis_kv_at(layout, r->cache->blocks[block], layer, kv_head);
+        float *of = weights + (at - s->from);
+        for (size_t i = 0; place.value_factors && i < end - at; i++) of[i] *= place.value_factors[slot + i];
+        floats->weighted_sum(of, place.values + slot * value_bytes, layout->dtype, dim, end - at, dim, out);
+    }
+}
+
+/* One head of one token attends to its own position and those before it. */
 static bool attend(const pass *p, size_t token, size_t h, float *scores) {
     const nis_model *model = p->model;
     const nis_float_kernels *floats = model->kernels->floats;
     const nis_architecture *a = &model->a;
-    const size_t seen = p->position + token + 1, dim = a->head_dim, kv_head = h / (a->heads / a->kv_heads);
-    const size_t at = kv_head * p->session->max_positions * dim * kv_element_bytes(p->session);
-    const float *q = model->buffers.q + (token * a->heads + h) * dim;     /* [head_dim] */
-    float *out = model->buffers.attended + (token * a->heads + h) * dim; /* [head_dim] */
+    const row *r = &p->rows[token];
+    const size_t dim = a->head_dim, kv_head = h / (a->heads / a->kv_heads), at = (token * a->heads + h) * dim;
+    const size_t end = r->position + 1, sinks = r->session->sinks, window = r->session->window;
+    const float *q = model->buffers.q + at;    /* [head_dim] */
+    float *out = model->buffers.attended + at; /* [head_dim] */
     const float temperature = (float)(1.0 / sqrt((double)dim));
 
-    floats->dot_rows(q, p->keys + at, p->session->kv_dtype, dim, seen, dim, scores); /* scores [seen] */
-    for (size_t i = 0; i < seen; i++) scores[i] *= temperature;
+    stretch stretches[2] = {{0, end, q}, {0, 0, q}};
+    if (r->sink_cosines) {
+        stretches[0] = (stretch){0, sinks, model->buffers.q_sinks + at};
+        stretches[1] = (stretch){end - window, end, q};
+    }
+    const size_t first = stretches[0].to, seen = first + (stretches[1].to - stretches[1].from);
+    score(floats, r, p->layer_index, kv_head, &stretches[0], scores);
+    score(floats, r, p->layer_index, kv_head, &stretches[1], scores + first);
+    for (size_t i = 0; i < seen; i++) scores[i] *= temperature; /* scores [seen] */
     if (floats->magnitude_bits(scores, seen) >= NOT_FINITE_BITS) return false;
     const float sum = floats->exponentials(scores, seen, floats->maximum(scores, seen));
-    floats->weighted_sum(scores, p->values + at, p->session->kv_dtype, dim, seen, dim, out);
+    for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
+    add_values(floats, r, p->layer_index, kv_head, &stretches[0], scores, out);
+    add_values(floats, r, p->layer_index, kv_head, &stretches[1], scores + first, out);
     const float inverse = 1.0f / sum;
     for (size_t i = 0; i < dim; i++) out[i] *= inverse;
     return true;
@@ -251,7 +334,8 @@ static void attend_items(void *argument, size_t thread, size_t item, size_t end)
     const size_t tokens = p->tokens - p->first;
     float *scores = p->model->buffers.scores + thread * p->model->a.context;
     for (; item < end; item++) {
-        if (!attend(p, p->first + item % tokens, item / tokens, scores)) atomic_store(&p->not_finite, true);
+        const size_t token = p->first + item % tokens;
+        if (!attend(p, token, item / tokens, scores)) mark_not_finite(p, token);
     }
 }
 
@@ -308,114 +392,170 @@ static void run_layer(pass *p) {
     run_linears(p, &(linear){&l->down, b->x, p->first, true}, 1);
 }
 
-/* Runs buffers.x [tokens, hidden] at `position` through a stack. Of the last layer only the outputs of tokens
- * `needed`.. are computed. */
-static nis_status run_stack(nis_session *session, const stack *stack, const kv_cache *cache, size_t tokens,
-                            size_t position, size_t needed) {
-    const nis_architecture *a = &session->model->a;
-    const size_t layer_bytes =
-        (size_t)a->kv_heads * session->max_positions * a->head_dim * kv_element_bytes(session);
-    pass p = {.model = session->model, .session = session, .tokens = tokens, .position = position};
+/* The row at fault, as an item of the batch. */
+static size_t item_at_fault(const pass *p) {
+    const uint64_t rows = atomic_load(&p->not_finite);
+    return p->rows[__builtin_ctzll(rows)].item;
+}
+
+/* Runs buffers.x [tokens, hidden] through a stack. Of the last layer only the outputs of rows p->needed.. are computed.
+ * On failure *failed is the item at fault. */
+static nis_status run_stack(pass *p, const stack *stack, size_t *failed) {
     for (size_t i = 0; i < stack->layer_count; i++) {
-        if (atomic_exchange(&session->cancelled, false)) return NIS_CANCELLED;
-        p.layer = &stack->layers[i];
-        p.keys = (char *)cache->keys + i * layer_bytes;
-        p.values = (char *)cache->values + i * layer_bytes;
-        p.first = i + 1 == stack->layer_count ? needed : 0;
-        run_layer(&p);
-        if (atomic_load(&p.not_finite)) return NIS_NOT_FINITE;
+        for (size_t item = 0; item < p->item_count; item++) {
+            *failed = item;
+            if (atomic_exchange(&p->items[item].session->cancelled, false)) return NIS_CANCELLED;
+        }
+        p->layer = &stack->layers[i];
+        p->layer_index = i;
+        p->first = i + 1 == stack->layer_count ? p->needed : 0;
+        run_layer(p);
+        p->model->layer_tokens += p->tokens;
+        if (atomic_load(&p->not_finite)) {
+            *failed = item_at_fault(p);
+            return NIS_NOT_FINITE;
+        }
     }
     return NIS_OK;
 }
 
 /* ---- ends -------------------------------------------------------------------------------------------------------- */
 
-static void embed(const nis_model *model, const int32_t *tokens, size_t count) {
+static void embed(const nis_model *model, const row *rows, size_t count) {
     const size_t hidden = model->a.hidden, bytes = hidden * (model->embed_dtype == NIS_F32 ? 4 : 2);
     for (size_t i = 0; i < count; i++) {
-        const char *row = (const char *)model->embed + (size_t)tokens[i] * bytes;
-        model->kernels->floats->to_float(row, model->embed_dtype, hidden, model->buffers.x + i * hidden);
+        const char *stored = (const char *)model->embed + (size_t)rows[i].token * bytes;
+        model->kernels->floats->to_float(stored, model->embed_dtype, hidden, model->buffers.x + i * hidden);
     }
 }
 
 static void prepare_angles(nis_model *model, size_t positions) {
-    const size_t half = model->a.head_dim / 2;
-    for (; model->angles_ready < positions; model->angles_ready++) {
+    const size_t half = model->a.head_dim / 2, end = smaller(positions, model->a.context);
+    for (; model->angles_ready < end; model->angles_ready++) {
         const size_t at = model->angles_ready * half;
         nis_rope_angles(model->frequencies, half, model->angles_ready, model->cosines + at, model->sines + at);
     }
 }
 
+/* Row `index` of the chunk: a token at a position. */
+static void set_row(pass *p, size_t index, row r) {
+    nis_model *model = p->model;
+    const size_t half = model->a.head_dim / 2, window = r.session->window, kept = r.session->sinks + window;
+    prepare_angles(model, larger(r.position + 1, kept));
+    if (r.position < model->a.context) {
+        r.cosines = model->cosines + r.position * half;
+        r.sines = model->sines + r.position * half;
+    } else { /* a rolling window far out: only distances count, but they must be exact */
+        float *cosines = model->late_cosines + index * half, *sines = model->late_sines + index * half;
+        nis_rope_late_angles(model->frequencies, half, r.position, cosines, sines);
+        r.cosines = cosines;
+        r.sines = sines;
+    }
+    if (window > 0 && r.position >= kept) {
+        r.sink_cosines = model->cosines + (kept - 1) * half;
+        r.sink_sines = model->sines + (kept - 1) * half;
+    }
+    p->rows[index] = r;
+}
+
 typedef struct {
-    nis_model *model;
-    const float *normed; /* [tokens, hidden] */
+    pass *pass;
+    const float *normed;             /* [tokens, hidden] */
+    size_t rows[NIS_CHUNK_TOKENS];   /* of the pass, ascending */
     size_t tokens;
-    float *logits; /* [tokens, vocab] */
-    atomic_bool not_finite;
 } head_work;
 
 /* Items: rows of the head. */
 static void head_rows(void *argument, size_t thread, size_t first, size_t end) {
     (void)thread;
     head_work *work = argument;
-    const nis_model *model = work->model;
+    const nis_model *model = work->pass->model;
     const nis_float_kernels *floats = model->kernels->floats;
-    const size_t hidden = model->a.hidden, vocab = model->a.vocab;
+    const size_t hidden = model->a.hidden;
     const size_t row_bytes = hidden * (model->head_dtype == NIS_F32 ? 4 : 2);
-    /* With all positions wanted, a tile of rows stays in the cache for every token; for one token there is no reuse. */
+    /* With several tokens a tile of rows stays in the cache for all of them; for one there is no reuse. */
     const size_t tile = work->tokens > 1 ? HEAD_TILE_ROWS : end - first;
-    for (size_t row = first; row < end; row += tile) {
-        const size_t rows = smaller(tile, end - row);
+    for (size_t at = first; at < end; at += tile) {
+        const size_t rows = smaller(tile, end - at);
         for (size_t token = 0; token < work->tokens; token++) {
-            float *logits = work->logits + token * vocab + row;
-            floats->dot_rows(work->normed + token * hidden, (const char *)model->head + row * row_bytes,
+            float *logits = work->pass->rows[work->rows[token]].logits + at;
+            floats->dot_rows(work->normed + token * hidden, (const char *)model->head + at * row_bytes,
                              model->head_dtype, hidden, rows, hidden, logits);
             const uint32_t bits = floats->magnitude_bits(logits, rows);
-            if (bits >= NOT_FINITE_BITS) atomic_store(&work->not_finite, true);
+            if (bits >= NOT_FINITE_BITS) mark_not_finite(work->pass, work->rows[token]);
         }
     }
 }
 
-/* logits [tokens - first, vocab] of buffers.x's tokens first..tokens. */
-static nis_status run_head(nis_model *model, size_t first, size_t tokens, float *logits) {
+/* Logits [vocab] of every row that wants them. On failure *failed is the item at fault. */
+static nis_status run_head(pass *p, size_t *failed) {
+    nis_model *model = p->model;
     const size_t hidden = model->a.hidden;
     buffers *b = &model->buffers;
-    for (size_t token = first; token < tokens; token++) {
-        if (!rms_norm(model, b->x + token * hidden, model->norm, hidden, b->normed + token * hidden)) {
-            return NIS_NOT_FINITE;
+    head_work work = {.pass = p, .normed = b->normed};
+    for (size_t token = p->needed; token < p->tokens; token++) {
+        if (!p->rows[token].logits) continue;
+        if (!rms_norm(model, b->x + token * hidden, model->norm, hidden, b->normed + work.tokens * hidden)) {
+            mark_not_finite(p, token);
         }
+        work.rows[work.tokens++] = token;
     }
-    head_work work = {model, b->normed + first * hidden, tokens - first, logits, false};
-    nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
-    return atomic_load(&work.not_finite) ? NIS_NOT_FINITE : NIS_OK;
+    if (work.tokens > 0 && !atomic_load(&p->not_finite)) nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
+    if (!atomic_load(&p->not_finite)) return NIS_OK;
+    *failed = item_at_fault(p);
+    return NIS_NOT_FINITE;
 }
 
-nis_status nis_pass_tokens(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted,
-                           float *logits) {
-    nis_model *model = session->model;
-    const size_t hidden = model->a.hidden;
-    prepare_angles(model, session->position + count);
-    for (size_t done = 0; done < count;) {
-        const size_t chunk = smaller(NIS_CHUNK_TOKENS, count - done), position = session->position + done;
-        const bool last = done + chunk == count;
-        /* Task heads read every position's residual; otherwise only those whose logits are wanted matter. */
-        size_t needed = chunk;
-        if (session->residuals || wanted == NIS_ALL_LOGITS) needed = 0;
-        else if (last && wanted == NIS_LAST_LOGITS) needed = chunk - 1;
+/* Where token `index` of an item has its logits put; NULL: not wanted. */
+static float *logits_of(const nis_batch_item *item, size_t index, size_t vocab) {
+    if (item->wanted == NIS_ALL_LOGITS) return item->logits + index * vocab;
+    return item->wanted == NIS_LAST_LOGITS && index + 1 == item->count ? item->logits : NULL;
+}
 
-        embed(model, tokens + done, chunk);
-        nis_status status = run_stack(session, &model->trunk, &session->trunk, chunk, position, needed);
-        if (status != NIS_OK) return status;
-        if (session->residuals) {
-            memcpy(session->residuals + position * hidden, model->buffers.x, chunk * hidden * sizeof(float));
+/* The next chunk of the items' tokens, of which done [count] are through: first the rows whose last layer's output nobody
+ * reads, then the others. Task heads read every position's residual. */
+static void fill_chunk(pass *p, size_t *done) {
+    p->tokens = 0;
+    size_t take[NIS_BATCH_MAX], room = NIS_CHUNK_TOKENS;
+    for (size_t i = 0; i < p->item_count; i++) {
+        take[i] = smaller(room, p->items[i].count - done[i]);
+        room -= take[i];
+    }
+    for (int needed = 0; needed <= 1; needed++) {
+        if (needed) p->needed = p->tokens;
+        for (size_t i = 0; i < p->item_count; i++) {
+            const nis_batch_item *item = &p->items[i];
+            nis_session *session = item->session;
+            for (size_t index = done[i]; index < done[i] + take[i]; index++) {
+                float *logits = logits_of(item, index, p->model->a.vocab);
+                if ((logits || session->trunk.layout.hidden) != needed) continue;
+                set_row(p, p->tokens++, (row){.session = session, .cache = &session->trunk, .item = i,
+                                              .position = session->position + index, .token = item->tokens[index],
+                                              .logits = logits});
+            }
         }
-        if (wanted == NIS_ALL_LOGITS) {
-            status = run_head(model, 0, chunk, logits + done * model->a.vocab);
-        } else if (last && wanted == NIS_LAST_LOGITS) {
-            status = run_head(model, chunk - 1, chunk, logits);
+    }
+    for (size_t i = 0; i < p->item_count; i++) done[i] += take[i];
+}
+
+static float *residual_of(const row *r, size_t hidden) {
+    const nis_kv_cache *trunk = &r->session->trunk;
+    float *residuals = nis_kv_residuals(&trunk->layout, trunk->blocks[r->position / NIS_BLOCK_POSITIONS]);
+    return residuals + r->position % NIS_BLOCK_POSITIONS * hidden;
+}
+
+nis_status nis_pass_items(nis_model *model, const nis_batch_item *items, size_t count, size_t *failed) {
+    const size_t hidden = model->a.hidden;
+    pass p = {.model = model, .items = items, .item_count = count};
+    size_t done[NIS_BATCH_MAX] = {0};
+    for (fill_chunk(&p, done); p.tokens > 0; fill_chunk(&p, done)) {
+        embed(model, p.rows, p.tokens);
+        TRY(run_stack(&p, &model->trunk, failed));
+        for (size_t i = 0; i < p.tokens; i++) {
+            if (!p.rows[i].session->trunk.layout.hidden) continue;
+            memcpy(residual_of(&p.rows[i], hidden), model->buffers.x + i * hidden, hidden * sizeof(float));
         }
-        if (status != NIS_OK) return status;
-        done += chunk;
+        TRY(run_head(&p, failed));
     }
     return NIS_OK;
 }
@@ -430,18 +570,23 @@ nis_status nis_pass_task_head(nis_session *session, size_t index) {
     if (state->seen == session->position && state->answered) return NIS_OK;
     if (state->seen == session->position) state->seen--; /* rewound to here: the last position is run again */
     state->answered = false;
+    if (!nis_kv_reserve(&state->cache, state->seen, session->position)) return NIS_NO_MEMORY;
 
-    prepare_angles(model, session->position);
-    for (size_t chunk; state->seen < session->position; state->seen += chunk) {
-        chunk = smaller(NIS_CHUNK_TOKENS, session->position - state->seen);
-        const bool last = state->seen + chunk == session->position;
-        memcpy(b->x, session->residuals + state->seen * hidden, chunk * hidden * sizeof(float));
-        const nis_status status =
-            run_stack(session, &head->stack, &state->cache, chunk, state->seen, last ? chunk - 1 : chunk);
-        if (status != NIS_OK) return status;
+    const nis_batch_item item = {.session = session};
+    pass p = {.model = model, .items = &item, .item_count = 1};
+    for (; state->seen < session->position; state->seen += p.tokens) {
+        p.tokens = smaller(NIS_CHUNK_TOKENS, session->position - state->seen);
+        const bool last = state->seen + p.tokens == session->position;
+        p.needed = last ? p.tokens - 1 : p.tokens;
+        for (size_t i = 0; i < p.tokens; i++) {
+            set_row(&p, i, (row){.session = session, .cache = &state->cache, .position = state->seen + i});
+            memcpy(b->x + i * hidden, residual_of(&p.rows[i], hidden), hidden * sizeof(float));
+        }
+        size_t failed;
+        TRY(run_stack(&p, &head->stack, &failed));
         if (!last) continue;
 
-        const float *x = b->x + (chunk - 1) * hidden;
+        const float *x = b->x + (p.tokens - 1) * hidden;
         if (!rms_norm(model, x, head->norm, hidden, b->normed)) return NIS_NOT_FINITE;
         floats->dot_rows(b->normed, head->projection, NIS_F32, hidden, head->outputs, hidden, state->outputs);
         for (size_t i = 0; i < head->outputs; i++) state->outputs[i] += head->bias[i];

@@ -18,6 +18,9 @@ LANES_INLINE f32x8 f32x8_load_bf16(const uint16_t *p) {
     const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
 }
+LANES_INLINE f32x8 f32x8_load_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 LANES_INLINE void f32x8_store(float *p, f32x8 a) { _mm256_storeu_ps(p, a); }
 LANES_INLINE void f32x8_store_f16(uint16_t *p, f32x8 a) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

@@ -26,6 +26,10 @@ LANES_INLINE f32x8 f32x8_load_bf16(const uint16_t *p) {
     return (f32x8){vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(words), 16)),
                    vreinterpretq_f32_u32(vshll_high_n_u16(words, 16))};
 }
+LANES_INLINE f32x8 f32x8_load_i8(const int8_t *p) {
+    const int16x8_t words = vmovl_s8(vld1_s8(p));
+    return (f32x8){vcvtq_f32_s32(vmovl_s16(vget_low_s16(words))), vcvtq_f32_s32(vmovl_high_s16(words))};
+}
 LANES_INLINE void f32x8_store(float *p, f32x8 a) {
     vst1q_f32(p, a.low);
     vst1q_f32(p + 4, a.high);

@@ -72,6 +72,11 @@ static inline f32x8 f32x8_load_bf16(const uint16_t *p) {
     EACH_LANE r.lane[i] = float_of((uint32_t)p[i] << 16);
     return r;
 }
+static inline f32x8 f32x8_load_i8(const int8_t *p) {
+    f32x8 r;
+    EACH_LANE r.lane[i] = (float)p[i];
+    return r;
+}
 static inline void f32x8_store(float *p, f32x8 a) { EACH_LANE p[i] = a.lane[i]; }
 static inline void f32x8_store_f16(uint16_t *p, f32x8 a) { EACH_LANE p[i] = float_to_half(a.lane[i]); }
 /* Lanes are whole numbers in -128..127. */

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "cache.h"
 #include "kernels.h"
 #include "nis_engine.h"
 #include "threads.h"
@@ -24,7 +25,16 @@ enum {
     NIS_TASK_HEADS_MAX = 64,
     NIS_OUTPUTS_MAX = 4096,
     NIS_THREADS_MAX = 256,
+
+    /* Sessions in one call: more gain nothing once a chunk is full. */
+    NIS_BATCH_MAX = 256,
 };
+
+#define TRY(call)                                    \
+    do {                                             \
+        const nis_status try_status = (call);        \
+        if (try_status != NIS_OK) return try_status; \
+    } while (0)
 
 /* A packed matrix that was checked. */
 typedef struct {
@@ -62,6 +72,7 @@ typedef struct {
     float *x;        /* [chunk, hidden]: the residual stream */
     float *normed;   /* [chunk, max(hidden, heads*head_dim, ffn)] */
     float *q;        /* [chunk, heads*head_dim] */
+    float *q_sinks;  /* [chunk, heads*head_dim]: as q, rotated for the sinks of a rolling window */
     float *k, *v;    /* [chunk, kv_heads*head_dim] */
     float *attended; /* [chunk, heads*head_dim] */
     float *gate, *up; /* [chunk, ffn] */
@@ -85,39 +96,38 @@ struct nis_model {
     float *frequencies;        /* [head_dim / 2] */
     float *cosines, *sines;    /* [context, head_dim / 2], filled up to angles_ready */
     size_t angles_ready;
+    float *late_cosines, *late_sines; /* [chunk, head_dim / 2]: of positions beyond the context (rolling windows) */
+    uint64_t layer_tokens;     /* tokens that went through a layer, layer by layer, since the model was created */
+    uint64_t fingerprint;      /* of the weights; 0: not computed yet */
     atomic_size_t session_count;
 };
 
-/* Keys and values of one stack: [layers][kv_heads][max_positions][head_dim] each, after rotation. */
 typedef struct {
-    void *keys, *values;
-} kv_cache;
-
-typedef struct {
-    kv_cache cache; /* allocated when first asked */
-    size_t seen;    /* positions whose keys and values are in the cache */
-    float *outputs; /* [outputs] */
-    bool answered;  /* outputs belong to position seen - 1 */
+    nis_kv_cache cache; /* made when first asked */
+    size_t seen;        /* positions whose keys and values are in the cache */
+    float *outputs;     /* [outputs] */
+    bool answered;      /* outputs belong to position seen - 1 */
 } task_state;
 
 struct nis_session {
     nis_model *model;
     size_t max_positions;
+    size_t sinks, window; /* window 0: nothing rolls */
     nis_dtype kv_dtype;
-    kv_cache trunk;
-    float *residuals;  /* [max_positions, hidden]: the trunk's output before the final norm; only with task heads */
-    task_state *tasks; /* [task_head_count] */
+    nis_kv_cache trunk;   /* with residuals, the trunk's output before the final norm, if task heads read them */
+    task_state *tasks;    /* [task_head_count] */
     size_t position;
-    float *logits; /* [vocab], allocated when greedy is first called */
+    size_t oldest;        /* rolling: the first position after the sinks that is still there */
+    float *logits;        /* [vocab], allocated when greedy is first called */
     atomic_bool busy;
     atomic_bool cancelled;
 };
 
-/* forward.c: the transformer step. The caller holds pass_lock. */
+/* forward.c: the transformer step. The caller holds pass_lock, has checked the tokens and reserved the positions. */
 
-/* Runs `count` tokens at positions position.. through the trunk; logits as nis_session_forward says. Leaves
- * session->position alone. */
-nis_status nis_pass_tokens(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted, float *logits);
+/* Runs each item's tokens at its session's positions from session->position on, all through one pass over the weights;
+ * logits as nis_batch_forward says. Leaves session->position alone. On failure *failed is the item at fault. */
+nis_status nis_pass_items(nis_model *model, const nis_batch_item *items, size_t count, size_t *failed);
 /* Brings task head `index` up to session->position and leaves its outputs in session->tasks[index].outputs. */
 nis_status nis_pass_task_head(nis_session *session, size_t index);
 

@@ -10,6 +10,7 @@
 #include "float_environment.h"
 #include "model.h"
 #include "rope.h"
+#include "saved.h"
 
 uint32_t nis_abi(void) { return NIS_ABI; }
 
@@ -27,6 +28,8 @@ const char *nis_status_text(nis_status status) {
         case NIS_CANCELLED: return "cancelled";
         case NIS_EMPTY: return "the session holds no position yet";
         case NIS_FORKED: return "the model was opened before fork(); open it in this process";
+        case NIS_GONE: return "a rolling session gave back the positions that this needs";
+        case NIS_FORMAT: return "the saved bytes are damaged, or of another model or version";
         case NIS_NO_THREAD: return "the operating system refused a thread";
     }
     return "unknown status";
@@ -127,12 +130,6 @@ static nis_status take_matrix(const nis_ternary *t, size_t rows, size_t columns,
     *m = (matrix){t->codes.data, rows, columns, t->scale};
     return NIS_OK;
 }
-
-#define TRY(call)                                \
-    do {                                         \
-        const nis_status try_status = (call);    \
-        if (try_status != NIS_OK) return try_status; \
-    } while (0)
 
 static nis_status take_layer(const nis_architecture *a, const nis_layer *from, layer *to, const complaint *c) {
     const size_t attended = (size_t)a->heads * a->head_dim, kv = (size_t)a->kv_heads * a->head_dim;
@@ -236,6 +233,7 @@ static nis_status make_buffers(nis_model *model, size_t threads, const complaint
     b->x = zeroed(chunk * a->hidden, sizeof(float));
     b->normed = zeroed(chunk * widest, sizeof(float));
     b->q = zeroed(chunk * attended, sizeof(float));
+    b->q_sinks = zeroed(chunk * attended, sizeof(float));
     b->k = zeroed(chunk * kv, sizeof(float));
     b->v = zeroed(chunk * kv, sizeof(float));
     b->attended = zeroed(chunk * attended, sizeof(float));
@@ -249,9 +247,11 @@ static nis_status make_buffers(nis_model *model, size_t threads, const complaint
     model->frequencies = zeroed(half, sizeof(float));
     model->cosines = zeroed(half * a->context, sizeof(float));
     model->sines = zeroed(half * a->context, sizeof(float));
-    if (!b->x || !b->normed || !b->q || !b->k || !b->v || !b->attended || !b->gate || !b->up ||
+    model->late_cosines = zeroed(chunk * half, sizeof(float));
+    model->late_sines = zeroed(chunk * half, sizeof(float));
+    if (!b->x || !b->normed || !b->q || !b->q_sinks || !b->k || !b->v || !b->attended || !b->gate || !b->up ||
         !b->quantised.values || !b->quantised.scales || !b->quantised.sums || !b->scores || !model->frequencies ||
-        !model->cosines || !model->sines) {
+        !model->cosines || !model->sines || !model->late_cosines || !model->late_sines) {
         return refuse(c, NIS_NO_MEMORY, "not enough memory for the buffers of a pass");
     }
     const unsigned long environment = nis_float_standard();
@@ -264,7 +264,8 @@ static void free_model(nis_model *model) {
     buffers *b = &model->buffers;
     void *owned[] = {b->x,    b->normed,           b->q,                b->k,          b->v,      b->attended,
                      b->gate, b->up,               b->quantised.values, b->quantised.scales, b->quantised.sums,
-                     b->scores, model->frequencies, model->cosines,     model->sines,  model->trunk.layers};
+                     b->scores, model->frequencies, model->cosines,     model->sines,  model->trunk.layers,
+                     b->q_sinks, model->late_cosines, model->late_sines};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     for (size_t i = 0; i < model->task_head_count; i++) free(model->task_heads[i].stack.layers);
     free(model->task_heads);
@@ -314,41 +315,28 @@ nis_status nis_model_free(nis_model *model) {
 
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
-static bool make_cache(const nis_session *session, size_t layers, kv_cache *cache) {
+static bool keeps_residuals(const nis_session *session) {
+    return session->model->task_head_count > 0 && session->window == 0;
+}
+
+static bool make_cache(const nis_session *session, size_t layers, size_t hidden, nis_kv_cache *cache) {
     const nis_architecture *a = &session->model->a;
-    const size_t size = session->kv_dtype == NIS_F16 ? 2 : 4;
-    size_t count = layers;
-    if (__builtin_mul_overflow(count, a->kv_heads, &count) || __builtin_mul_overflow(count, a->head_dim, &count) ||
-        __builtin_mul_overflow(count, session->max_positions, &count)) {
-        return false;
-    }
-    cache->keys = zeroed(count, size);
-    cache->values = zeroed(count, size);
-    return cache->keys && cache->values;
+    return nis_kv_create(cache, session->kv_dtype, layers, a->kv_heads, a->head_dim, hidden, session->max_positions);
 }
 
-static bool make_session(nis_session *session) {
-    const nis_model *model = session->model;
-    if (!make_cache(session, model->trunk.layer_count, &session->trunk)) return false;
-    session->tasks = calloc(model->task_head_count + 1, sizeof *session->tasks);
-    if (!session->tasks) return false;
-    if (model->task_head_count == 0) return true;
-    session->residuals = zeroed(session->max_positions * (size_t)model->a.hidden, sizeof(float));
-    return session->residuals != NULL;
-}
-
-nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtype kv_dtype, nis_session **created) {
-    if (!created) return NIS_ARGUMENT;
-    *created = NULL;
-    if (!model || (kv_dtype != NIS_F32 && kv_dtype != NIS_F16)) return NIS_ARGUMENT;
-    if (max_positions < 1 || max_positions > model->a.context) return NIS_FULL;
+static nis_status create_session(nis_model *model, size_t max_positions, size_t sinks, size_t window,
+                                 nis_dtype kv_dtype, nis_session **created) {
     nis_session *session = calloc(1, sizeof *session);
     if (!session) return NIS_NO_MEMORY;
     session->model = model;
     session->max_positions = max_positions;
+    session->sinks = session->oldest = sinks;
+    session->window = window;
     session->kv_dtype = kv_dtype;
     atomic_fetch_add(&model->session_count, 1);
-    if (!make_session(session)) {
+    session->tasks = calloc(model->task_head_count + 1, sizeof *session->tasks);
+    const size_t hidden = keeps_residuals(session) ? model->a.hidden : 0;
+    if (!session->tasks || !make_cache(session, model->trunk.layer_count, hidden, &session->trunk)) {
         nis_session_free(session);
         return NIS_NO_MEMORY;
     }
@@ -356,40 +344,63 @@ nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtyp
     return NIS_OK;
 }
 
+static bool is_kv_dtype(nis_dtype dtype) { return dtype == NIS_F32 || dtype == NIS_F16 || dtype == NIS_I8; }
+
+nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtype kv_dtype, nis_session **created) {
+    if (!created) return NIS_ARGUMENT;
+    *created = NULL;
+    if (!model || !is_kv_dtype(kv_dtype)) return NIS_ARGUMENT;
+    if (max_positions < 1 || max_positions > model->a.context) return NIS_FULL;
+    return create_session(model, max_positions, 0, 0, kv_dtype, created);
+}
+
+nis_status nis_session_create_rolling(nis_model *model, uint32_t sinks, uint32_t window, nis_dtype kv_dtype,
+                                      nis_session **created) {
+    if (!created) return NIS_ARGUMENT;
+    *created = NULL;
+    if (!model || !is_kv_dtype(kv_dtype) || window < 1) return NIS_ARGUMENT;
+    if ((uint64_t)sinks + window > model->a.context) return NIS_FULL;
+    return create_session(model, NIS_CONTEXT_MAX, sinks, window, kv_dtype, created);
+}
+
 void nis_session_free(nis_session *session) {
     if (!session) return;
     nis_model *model = session->model;
     for (size_t i = 0; session->tasks && i < model->task_head_count; i++) {
-        free(session->tasks[i].cache.keys);
-        free(session->tasks[i].cache.values);
+        nis_kv_free(&session->tasks[i].cache);
         free(session->tasks[i].outputs);
     }
     free(session->tasks);
-    free(session->residuals);
-    free(session->trunk.keys);
-    free(session->trunk.values);
+    nis_kv_free(&session->trunk);
     free(session->logits);
     free(session);
     atomic_fetch_sub(&model->session_count, 1);
 }
 
-/* A session's pass: the session is marked busy, the model's buffers are ours, floats behave as they must. */
+/* A pass: its sessions are marked busy, the model's buffers are ours, floats behave as they must. */
 typedef struct {
     unsigned long float_environment;
 } entered;
 
-static nis_status enter(nis_session *session, entered *e) {
-    nis_model *model = session->model;
-    if (!nis_pool_is_ours(model->pool)) return NIS_FORKED;
-    if (atomic_exchange(&session->busy, true)) return NIS_BUSY;
+static void enter_model(nis_model *model, entered *e) {
     pthread_mutex_lock(&model->pass_lock);
     e->float_environment = nis_float_standard();
+}
+
+static void leave_model(nis_model *model, const entered *e) {
+    nis_float_restore(e->float_environment);
+    pthread_mutex_unlock(&model->pass_lock);
+}
+
+static nis_status enter(nis_session *session, entered *e) {
+    if (!nis_pool_is_ours(session->model->pool)) return NIS_FORKED;
+    if (atomic_exchange(&session->busy, true)) return NIS_BUSY;
+    enter_model(session->model, e);
     return NIS_OK;
 }
 
 static void leave(nis_session *session, const entered *e) {
-    nis_float_restore(e->float_environment);
-    pthread_mutex_unlock(&session->model->pass_lock);
+    leave_model(session->model, e);
     atomic_store(&session->busy, false);
 }
 
@@ -401,22 +412,114 @@ static nis_status check_tokens(const nis_session *session, const int32_t *tokens
     return NIS_OK;
 }
 
-static nis_status append(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted, float *logits) {
-    TRY(check_tokens(session, tokens, count));
-    TRY(nis_pass_tokens(session, tokens, count, wanted, logits));
-    session->position += count;
+/* Gives back what no later token attends to. */
+static void roll(nis_session *session) {
+    if (session->window == 0 || session->position < session->sinks + session->window) return;
+    const size_t still_needed = session->position + 1 - session->window;
+    const size_t oldest = nis_kv_drop(&session->trunk, session->sinks, still_needed);
+    if (oldest > session->oldest) session->oldest = oldest;
+}
+
+/* Runs the items, whose sessions are ours, and moves them; none has moved on failure. The caller has them roll. */
+static nis_status append_items(nis_model *model, const nis_batch_item *items, size_t count, size_t *failed) {
+    for (size_t i = 0; i < count; i++) {
+        nis_session *session = items[i].session;
+        *failed = i;
+        TRY(check_tokens(session, items[i].tokens, items[i].count));
+        if (!nis_kv_reserve(&session->trunk, session->position, session->position + items[i].count)) {
+            return NIS_NO_MEMORY;
+        }
+    }
+    TRY(nis_pass_items(model, items, count, failed));
+    for (size_t i = 0; i < count; i++) items[i].session->position += items[i].count;
     return NIS_OK;
+}
+
+static nis_status check_item(const nis_batch_item *item, const nis_model *model) {
+    if (!item->session || item->session->model != model || !item->tokens || item->count < 1) return NIS_ARGUMENT;
+    if (item->wanted > NIS_ALL_LOGITS) return NIS_ARGUMENT;
+    return item->wanted != NIS_NO_LOGITS && !item->logits ? NIS_ARGUMENT : NIS_OK;
+}
+
+nis_status nis_batch_forward(const nis_batch_item *items, size_t count, size_t *failed) {
+    size_t unused;
+    if (!failed) failed = &unused;
+    *failed = 0;
+    if (!items || count < 1 || count > NIS_BATCH_MAX || !items[0].session) return NIS_ARGUMENT;
+    nis_model *model = items[0].session->model;
+    for (size_t i = 0; i < count; i++) {
+        *failed = i;
+        TRY(check_item(&items[i], model));
+    }
+    if (!nis_pool_is_ours(model->pool)) return NIS_FORKED;
+    nis_status status = NIS_OK;
+    size_t marked = 0;
+    for (; marked < count; marked++) {
+        *failed = marked;
+        if (atomic_exchange(&items[marked].session->busy, true)) { /* also a session that the batch names twice */
+            status = NIS_BUSY;
+            break;
+        }
+    }
+    if (status == NIS_OK) {
+        entered e;
+        enter_model(model, &e);
+        status = append_items(model, items, count, failed);
+        for (size_t i = 0; status == NIS_OK && i < count; i++) roll(items[i].session);
+        leave_model(model, &e);
+    }
+    while (marked > 0) atomic_store(&items[--marked].session->busy, false);
+    return status;
 }
 
 nis_status nis_session_forward(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted,
                                float *logits) {
-    if (!session || !tokens || count < 1) return NIS_ARGUMENT;
-    if (wanted != NIS_NO_LOGITS && wanted != NIS_LAST_LOGITS && wanted != NIS_ALL_LOGITS) return NIS_ARGUMENT;
-    if (wanted != NIS_NO_LOGITS && !logits) return NIS_ARGUMENT;
+    return nis_batch_forward(&(nis_batch_item){session, tokens, count, wanted, logits}, 1, NULL);
+}
+
+/* `into` has no blocks yet and stands at the start. */
+static nis_status share(const nis_session *source, size_t position, nis_session *into) {
+    nis_kv_share(&into->trunk, &source->trunk, position);
+    into->position = position;
+    into->oldest = source->oldest;
+    for (size_t i = 0; i < source->model->task_head_count; i++) {
+        const task_state *from = &source->tasks[i];
+        if (!from->outputs) continue;
+        task_state *to = &into->tasks[i];
+        to->outputs = zeroed(source->model->task_heads[i].outputs, sizeof(float));
+        if (!to->outputs || !make_cache(into, from->cache.layout.layers, 0, &to->cache)) return NIS_NO_MEMORY;
+        to->seen = from->seen < position ? from->seen : position;
+        nis_kv_share(&to->cache, &from->cache, to->seen);
+    }
+    return NIS_OK;
+}
+
+/* Whether a rolling session still holds what the token at `position` will attend to. */
+static bool can_stand_at(const nis_session *session, size_t position) {
+    if (session->window == 0 || session->oldest == session->sinks) return true;
+    return position + 1 >= session->oldest + session->window;
+}
+
+nis_status nis_session_fork(nis_session *source, size_t position, nis_session **created) {
+    if (!created) return NIS_ARGUMENT;
+    *created = NULL;
+    if (!source) return NIS_ARGUMENT;
     entered e;
-    TRY(enter(session, &e));
-    const nis_status status = append(session, tokens, count, wanted, logits);
-    leave(session, &e);
+    TRY(enter(source, &e));
+    nis_status status = NIS_FULL;
+    if (position <= source->position) status = can_stand_at(source, position) ? NIS_OK : NIS_GONE;
+    nis_session *session = NULL;
+    if (status == NIS_OK) {
+        status = create_session(source->model, source->max_positions, source->sinks, source->window,
+                                source->kv_dtype, &session);
+    }
+    if (status == NIS_OK) status = share(source, position, session);
+    leave(source, &e);
+    if (status == NIS_OK) {
+        *created = session;
+    } else {
+        nis_session_free(session);
+    }
     return status;
 }
 
@@ -433,7 +536,9 @@ static nis_status greedy(nis_session *session, int32_t token, int32_t stop, size
     if (!session->logits) session->logits = zeroed(session->model->a.vocab, sizeof(float));
     if (!session->logits) return NIS_NO_MEMORY;
     while (*generated_count < count) {
-        TRY(append(session, &token, 1, NIS_LAST_LOGITS, session->logits));
+        size_t failed;
+        const nis_batch_item item = {session, &token, 1, NIS_LAST_LOGITS, session->logits};
+        TRY(append_items(session->model, &item, 1, &failed));
         token = most_likely(session->logits, session->model->a.vocab);
         generated[(*generated_count)++] = token;
         if (token == stop) break;
@@ -450,6 +555,7 @@ nis_status nis_session_greedy(nis_session *session, int32_t first, int32_t stop,
     const size_t before = session->position;
     const nis_status status = greedy(session, first, stop, count, generated, generated_count);
     if (status != NIS_OK) session->position = before;
+    roll(session);
     leave(session, &e);
     return status;
 }
@@ -457,13 +563,12 @@ nis_status nis_session_greedy(nis_session *session, int32_t first, int32_t stop,
 static nis_status answer(nis_session *session, uint32_t index, float *outputs) {
     const task_head *head = &session->model->task_heads[index];
     task_state *state = &session->tasks[index];
+    if (session->window > 0) return NIS_GONE;
     if (session->position == 0) return NIS_EMPTY;
     if (!state->outputs) {
         state->outputs = zeroed(head->outputs, sizeof(float));
         if (!state->outputs) return NIS_NO_MEMORY;
-        if (!make_cache(session, head->stack.layer_count, &state->cache)) {
-            free(state->cache.keys);
-            free(state->cache.values);
+        if (!make_cache(session, head->stack.layer_count, 0, &state->cache)) {
             free(state->outputs);
             *state = (task_state){0};
             return NIS_NO_MEMORY;
@@ -488,7 +593,8 @@ nis_status nis_session_rewind(nis_session *session, size_t position) {
     entered e;
     TRY(enter(session, &e));
     nis_status status = NIS_FULL;
-    if (position <= session->position) {
+    if (position <= session->position && !can_stand_at(session, position)) status = NIS_GONE;
+    if (position <= session->position && status != NIS_GONE) {
         status = NIS_OK;
         session->position = position;
         for (size_t i = 0; i < session->model->task_head_count; i++) {
@@ -502,7 +608,52 @@ nis_status nis_session_rewind(nis_session *session, size_t position) {
     return status;
 }
 
+/* ---- saving ------------------------------------------------------------------------------------------------------ */
+
+size_t nis_session_saved_bytes(nis_session *session) {
+    entered e;
+    if (!session || enter(session, &e) != NIS_OK) return 0;
+    const size_t bytes = nis_saved_bytes(session);
+    leave(session, &e);
+    return bytes;
+}
+
+nis_status nis_session_save(nis_session *session, void *saved, size_t bytes) {
+    if (!session || !saved) return NIS_ARGUMENT;
+    entered e;
+    TRY(enter(session, &e));
+    const nis_status status = nis_write_saved(session, saved, bytes);
+    leave(session, &e);
+    return status;
+}
+
+nis_status nis_session_restore(nis_model *model, const void *saved, size_t bytes, nis_session **created) {
+    if (!created) return NIS_ARGUMENT;
+    *created = NULL;
+    if (!model || !saved) return NIS_ARGUMENT;
+    if (!nis_pool_is_ours(model->pool)) return NIS_FORKED;
+    nis_saved header;
+    entered e;
+    enter_model(model, &e);
+    nis_status status = nis_read_saved(model, saved, bytes, &header);
+    leave_model(model, &e);
+    if (status != NIS_OK) return status;
+    nis_session *session;
+    status = create_session(model, header.max_positions, header.sinks, header.window, (nis_dtype)header.kv_dtype,
+                            &session);
+    if (status != NIS_OK) return status;
+    status = nis_fill_from_saved(session, saved, &header);
+    if (status == NIS_OK) {
+        *created = session;
+    } else {
+        nis_session_free(session);
+    }
+    return status;
+}
+
 size_t nis_session_position(const nis_session *session) { return session ? session->position : 0; }
+
+size_t nis_session_max_positions(const nis_session *session) { return session ? session->max_positions : 0; }
 
 void nis_session_cancel(nis_session *session) {
     if (session) atomic_store(&session->cancelled, true);

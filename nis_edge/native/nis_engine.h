@@ -22,7 +22,7 @@ extern "C" {
 #define NIS_API __attribute__((visibility("default")))
 
 /* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
-#define NIS_ABI 1
+#define NIS_ABI 2
 NIS_API uint32_t nis_abi(void);
 
 typedef enum {
@@ -39,6 +39,8 @@ typedef enum {
     NIS_EMPTY = 10,      /* the session has no position to answer for */
     NIS_FORKED = 11,     /* the model was opened before fork(): its threads are in the parent */
     NIS_NO_THREAD = 12,  /* the operating system refused a thread */
+    NIS_GONE = 13,       /* a rolling session gave back the positions that this needs */
+    NIS_FORMAT = 14,     /* saved bytes that are damaged, or of another model or version */
 } nis_status;
 
 /* One line about a status. */
@@ -49,7 +51,7 @@ NIS_API const char *nis_isa_offered(uint32_t index);
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */
 
-typedef enum { NIS_F32 = 0, NIS_F16 = 1, NIS_BF16 = 2 } nis_dtype;
+typedef enum { NIS_F32 = 0, NIS_F16 = 1, NIS_BF16 = 2, NIS_I8 = 3 } nis_dtype; /* NIS_I8: keys and values only */
 typedef enum { NIS_RELU2 = 0, NIS_SILU = 1 } nis_activation;
 
 typedef struct {
@@ -115,10 +117,28 @@ NIS_API nis_status nis_model_free(nis_model *model);
 
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
-/* `kv_dtype` NIS_F32 or NIS_F16 (half the memory, keys and values rounded to nearest even). Memory is touched only as
- * positions fill. */
+/* How keys and values are kept, by `kv_dtype`: NIS_F32; NIS_F16, half the memory, rounded to nearest even; NIS_I8, a
+ * quarter, each head's key and value of a position rounded to 127 steps of its largest magnitude. Logits differ between
+ * the three, each is the same bits everywhere. Memory is taken as positions fill, 64 at a time. */
 NIS_API nis_status nis_session_create(nis_model *model, uint32_t max_positions, nis_dtype kv_dtype,
                                       nis_session **session);
+/* A conversation without an end (up to 2^20 positions): a token attends to the first `sinks` positions and to the last
+ * `window`, its own included; sinks + window is at most the model's context, window at least 1. What lies between is
+ * given back after each call. Distances inside the window are the true ones; towards the sinks a token stands where it
+ * would if the positions between had never been (at sinks + window - 1). Logits depend on the tokens alone, not on how
+ * they were divided into calls, and equal those of an ordinary session until the window first moves. Task heads, which
+ * read every position, answer NIS_GONE. */
+NIS_API nis_status nis_session_create_rolling(nis_model *model, uint32_t sinks, uint32_t window, nis_dtype kv_dtype,
+                                              nis_session **session);
+/* A second session that has read the first `position` tokens of `source`. Nothing is copied until one of the two writes
+ * into a block of 64 positions that both hold. */
+NIS_API nis_status nis_session_fork(nis_session *source, size_t position, nis_session **session);
+/* All that a session holds as bytes: nis_session_saved_bytes says how many. Restored by the same model on any machine,
+ * the session goes on with the same bits. Bytes that are damaged or not of this model are refused (NIS_FORMAT); the
+ * checksum guards against accidents, so whoever takes bytes from strangers signs them. */
+NIS_API size_t nis_session_saved_bytes(nis_session *session);
+NIS_API nis_status nis_session_save(nis_session *session, void *saved, size_t bytes);
+NIS_API nis_status nis_session_restore(nis_model *model, const void *saved, size_t bytes, nis_session **session);
 NIS_API void nis_session_free(nis_session *session);
 
 typedef enum { NIS_NO_LOGITS = 0, NIS_LAST_LOGITS = 1, NIS_ALL_LOGITS = 2 } nis_wanted;
@@ -126,6 +146,17 @@ typedef enum { NIS_NO_LOGITS = 0, NIS_LAST_LOGITS = 1, NIS_ALL_LOGITS = 2 } nis_
 /* Appends tokens. `logits` holds nothing, [vocab], or [count, vocab] floats as `wanted` says. */
 NIS_API nis_status nis_session_forward(nis_session *session, const int32_t *tokens, size_t count, nis_wanted wanted,
                                        float *logits);
+/* One session's part of a batch: tokens [count] and logits as in nis_session_forward. */
+typedef struct {
+    nis_session *session;
+    const int32_t *tokens;
+    size_t count;
+    uint32_t wanted; /* nis_wanted */
+    float *logits;
+} nis_batch_item;
+/* Several sessions of one model in one pass over the weights: 1 to 256 items, each session once. Each gets the bits it
+ * would get alone. On failure no session has moved and *failed, if given, is the index of the item at fault. */
+NIS_API nis_status nis_batch_forward(const nis_batch_item *items, size_t count, size_t *failed);
 /* Appends `first`, then the most likely token (lowest index among equals) after each, up to `count` new ones or until
  * `stop` (negative: never) came out. `generated` [count] gets them, *generated_count their number; the last one
  * generated is not appended. */
@@ -133,9 +164,10 @@ NIS_API nis_status nis_session_greedy(nis_session *session, int32_t first, int32
                                       int32_t *generated, size_t *generated_count);
 /* Raw outputs [outputs] of a task head at the last position; runs the head's layers over positions it has not seen. */
 NIS_API nis_status nis_session_head(nis_session *session, uint32_t task_head, float *outputs);
-/* Forgets positions from `position` on. */
+/* Forgets positions from `position` on. A rolling session can go back only while it still holds what the window needs. */
 NIS_API nis_status nis_session_rewind(nis_session *session, size_t position);
 NIS_API size_t nis_session_position(const nis_session *session);
+NIS_API size_t nis_session_max_positions(const nis_session *session);
 /* From any thread: the pass under way, or the next one, ends with NIS_CANCELLED within one layer's time. */
 NIS_API void nis_session_cancel(nis_session *session);
 

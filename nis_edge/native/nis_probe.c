@@ -1,8 +1,11 @@
 /* Single kernels behind checked calls. */
 #include "nis_probe.h"
 
+#include <string.h>
+
 #include "float_environment.h"
 #include "kernels.h"
+#include "model.h"
 #include "rope.h"
 
 static nis_status kernels_for(const char *isa, const nis_kernels **kernels) {
@@ -90,13 +93,14 @@ nis_status nis_probe_silu_times(const char *isa, float *gate, const float *up, s
 
 nis_status nis_probe_dot_rows(const char *isa, const float *x, const void *rows, nis_dtype dtype, size_t row_count,
                               size_t n, float *dots) {
-    PROBE(x && rows && dots && (unsigned)dtype <= NIS_BF16,
+    PROBE(x && rows && dots && (unsigned)dtype <= NIS_I8,
           kernels->floats->dot_rows(x, rows, dtype, n, row_count, n, dots));
 }
 
 nis_status nis_probe_weighted_sum(const char *isa, const float *weights, const void *rows, nis_dtype dtype,
                                   size_t row_count, size_t n, float *sum) {
-    PROBE(weights && rows && sum && (unsigned)dtype <= NIS_BF16,
+    if (sum) memset(sum, 0, n * sizeof *sum);
+    PROBE(weights && rows && sum && (unsigned)dtype <= NIS_I8,
           kernels->floats->weighted_sum(weights, rows, dtype, n, row_count, n, sum));
 }
 
@@ -119,4 +123,11 @@ nis_status nis_probe_rope(double theta, uint32_t head_dim, uint32_t position, fl
     nis_rope_angles(frequencies, head_dim / 2, position, cosines, sines);
     nis_float_restore(environment);
     return NIS_OK;
+}
+
+uint64_t nis_probe_layer_tokens(nis_model *model) {
+    pthread_mutex_lock(&model->pass_lock);
+    const uint64_t count = model->layer_tokens;
+    pthread_mutex_unlock(&model->pass_lock);
+    return count;
 }

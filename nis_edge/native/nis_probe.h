@@ -28,4 +28,7 @@ NIS_API nis_status nis_probe_to_float(const char *isa, const void *stored, nis_d
 /* cosines and sines [head_dim / 2] of a position, as the forward pass uses them. */
 NIS_API nis_status nis_probe_rope(double theta, uint32_t head_dim, uint32_t position, float *cosines, float *sines);
 
+/* Tokens that the model's sessions have sent through a layer, counted layer by layer: what was computed, without a clock. */
+NIS_API uint64_t nis_probe_layer_tokens(nis_model *model);
+
 #endif

@@ -30,7 +30,7 @@ static double times_power_of_two(double x, int exponent) {
 }
 
 /* x > 0, normal. x = m 2^e with m in [2^-1/2, 2^1/2); ln m = 2 artanh s with s = (m-1)/(m+1), |s| < 0.1716. */
-static double logarithm(double x) {
+double nis_logarithm(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
     int exponent = (int)(bits >> 52) - 1023;
@@ -73,7 +73,7 @@ static void sine_cosine(double x, double *sine, double *cosine) {
 }
 
 void nis_rope_frequencies(double theta, size_t head_dim, float *frequencies) {
-    const double log_theta = logarithm(theta);
+    const double log_theta = nis_logarithm(theta);
     for (size_t i = 0; i < head_dim / 2; i++) {
         const float exponent = (float)(2 * i) / (float)head_dim;
         const float power = (float)exponential(log_theta * (double)exponent);
@@ -86,6 +86,15 @@ void nis_rope_angles(const float *frequencies, size_t half, size_t position, flo
         const float angle = (float)position * frequencies[i];
         double sine, cosine;
         sine_cosine((double)angle, &sine, &cosine);
+        cosines[i] = (float)cosine;
+        sines[i] = (float)sine;
+    }
+}
+
+void nis_rope_late_angles(const float *frequencies, size_t half, size_t position, float *cosines, float *sines) {
+    for (size_t i = 0; i < half; i++) {
+        double sine, cosine;
+        sine_cosine((double)position * (double)frequencies[i], &sine, &cosine); /* 20 + 24 bits: exact */
         cosines[i] = (float)cosine;
         sines[i] = (float)sine;
     }

@@ -5,6 +5,8 @@
  *   forward   logits and task heads of random models: one hash for every instruction set, number of threads, chunking
  *   host      a host program that rounds downwards gets the same bits, and its rounding back
  *   sessions  rewinding, refusals, cancelling, two threads on one session
+ *   sharing   forks, batches, saved and restored sessions: the bits of one session alone; hostile bytes refused
+ *   rolling   windows with sinks: one hash for every instruction set, number of threads and chunking
  *
  * Usage: check_engine [--absent NAME]... [--quick] [--threads-only]
  * --threads-only leaves out the kernels and all models but one: for ThreadSanitizer, which is slow.
@@ -193,7 +195,7 @@ static void check_float_length(const char *isa, size_t n, float magnitude) {
     CHECK(!memcmp(dots[0], dots[1], sizeof dots[0]), "%s dot_rows %zu", isa, n);
     CHECK(!memcmp(sums[0], sums[1], n * 4), "%s weighted_sum %zu", isa, n);
     CHECK(!memcmp(halves[0], halves[1], n * ROWS * 2), "%s to_half %zu", isa, n);
-    for (int dtype = NIS_F16; dtype <= NIS_BF16; dtype++) {
+    for (int dtype = NIS_F16; dtype <= NIS_I8; dtype++) {
         for (int k = 0; k < 2; k++) {
             nis_probe_dot_rows(isas[k], x, halves[0], (nis_dtype)dtype, ROWS, n, dots[k]);
             nis_probe_weighted_sum(isas[k], x, halves[0], (nis_dtype)dtype, n < ROWS ? n : ROWS, n, sums[k]);
@@ -251,7 +253,9 @@ static const recipe recipes[] = {
     {"wide", {64, 1300, 1, 1, 1, 2, 64, 160, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F16, NIS_BF16, 0, {0, 1}, 2},
 };
 
-enum { TOKENS = 80, LAYERS_MAX = 8 };
+enum { TOKENS = 80, LAYERS_MAX = 8, KV_DTYPES = 3 };
+static const nis_dtype kv_dtypes[KV_DTYPES] = {NIS_F32, NIS_F16, NIS_I8};
+static const char *const kv_names[KV_DTYPES] = {"f32", "f16", "i8"};
 
 typedef struct {
     nis_weights w;
@@ -410,21 +414,22 @@ static uint64_t forward_hash(const test_model *m, const char *isa, uint32_t thre
 static void check_forward(const recipe *r, int quick) {
     test_model m;
     make_test_model(&m, r);
-    for (int kv = NIS_F32; kv <= NIS_F16; kv++) {
-        const uint64_t truth = forward_hash(&m, "scalar", 1, TOKENS, (nis_dtype)kv, 0);
+    for (int k = 0; k < KV_DTYPES; k++) {
+        const nis_dtype kv = kv_dtypes[k];
+        const uint64_t truth = forward_hash(&m, "scalar", 1, TOKENS, kv, 0);
         const char *isa;
         for (uint32_t i = 0; (isa = nis_isa_offered(i)) != NULL; i++) {
             for (uint32_t threads = 1; threads <= 3; threads++) {
                 const size_t chunks[] = {TOKENS, 7, 65, 1};
                 for (size_t c = 0; c < 4; c++) {
                     if (quick && c + 1 != threads) continue; /* the diagonal instead of the square */
-                    const uint64_t hash = forward_hash(&m, isa, threads, chunks[c], (nis_dtype)kv, c % 2);
+                    const uint64_t hash = forward_hash(&m, isa, threads, chunks[c], kv, c % 2);
                     CHECK(hash == truth, "%s %s, %u threads, chunks of %zu: %016llx, not %016llx", r->name, isa,
                           threads, chunks[c], (unsigned long long)hash, (unsigned long long)truth);
                 }
             }
         }
-        printf("forward %s %s %016llx\n", r->name, kv == NIS_F32 ? "f32" : "f16", (unsigned long long)truth);
+        printf("forward %s %s %016llx\n", r->name, kv_names[k], (unsigned long long)truth);
     }
     free_test_model(&m);
 }
@@ -531,6 +536,244 @@ static void check_sessions(void) {
     free_test_model(&m);
 }
 
+/* ---- sharing and rolling ----------------------------------------------------------------------------------------- */
+
+static int32_t token_at(size_t i, size_t vocab) { return (int32_t)((i * 7919 + 13) % vocab); }
+
+static void feed(nis_session *session, size_t from, size_t to, size_t chunk, size_t vocab, float *logits) {
+    int32_t tokens[512];
+    for (size_t at = from, count; at < to; at += count) {
+        count = to - at < chunk ? to - at : chunk;
+        for (size_t i = 0; i < count; i++) tokens[i] = token_at(at + i, vocab);
+        const nis_status status = nis_session_forward(session, tokens, count, NIS_ALL_LOGITS, logits + (at - from) * vocab);
+        CHECK(status == NIS_OK, "forward at %zu: %s", at, nis_status_text(status));
+    }
+}
+
+/* Logits of 200 tokens through a window of 70 with 5 sinks: beyond the model's context of 160 positions. */
+static uint64_t rolling_hash(const test_model *m, const char *isa, uint32_t threads, size_t chunk, nis_dtype kv) {
+    const size_t vocab = m->w.architecture.vocab;
+    nis_model *model = open_model(m, isa, threads);
+    nis_session *session, *plain;
+    CHECK(nis_session_create_rolling(model, 5, 70, kv, &session) == NIS_OK, "rolling session");
+    float *logits = allocate(200 * vocab * sizeof *logits), *same = allocate(75 * vocab * sizeof *same);
+    feed(session, 0, 200, chunk, vocab, logits);
+    CHECK(nis_session_create(model, 160, kv, &plain) == NIS_OK, "session");
+    feed(plain, 0, 75, 9, vocab, same);
+    CHECK(!memcmp(logits, same, 75 * vocab * sizeof *same), "a window that has not moved is an ordinary session");
+    const uint64_t hash = fnv1a(0xcbf29ce484222325, logits, 200 * vocab * sizeof *logits);
+    nis_session_free(session);
+    nis_session_free(plain);
+    free(logits);
+    free(same);
+    nis_model_free(model);
+    return hash;
+}
+
+static void check_rolling(const recipe *r, int quick) {
+    test_model m;
+    make_test_model(&m, r);
+    for (int k = 0; k < KV_DTYPES; k++) {
+        const uint64_t truth = rolling_hash(&m, "scalar", 1, 200, kv_dtypes[k]);
+        const char *isa;
+        for (uint32_t i = 0; (isa = nis_isa_offered(i)) != NULL; i++) {
+            const size_t chunks[] = {1, 7, 65};
+            for (uint32_t c = 0; c < (quick ? 2 : 3); c++) {
+                const uint64_t hash = rolling_hash(&m, isa, c + 1, chunks[c], kv_dtypes[k]);
+                CHECK(hash == truth, "rolling %s %s %s, chunks of %zu", r->name, kv_names[k], isa, chunks[c]);
+            }
+        }
+        printf("rolling %s %s %016llx\n", r->name, kv_names[k], (unsigned long long)truth);
+    }
+    free_test_model(&m);
+}
+
+static nis_session *save_and_restore(nis_model *model, nis_session *session) {
+    const size_t bytes = nis_session_saved_bytes(session);
+    char *saved = allocate(bytes);
+    CHECK(nis_session_save(session, saved, bytes) == NIS_OK, "save");
+    nis_session *restored = NULL;
+    const nis_status status = nis_session_restore(model, saved, bytes, &restored);
+    CHECK(status == NIS_OK, "restore: %s", nis_status_text(status));
+    if (!restored) exit(1);
+    char *again = allocate(bytes);
+    CHECK(nis_session_saved_bytes(restored) == bytes && nis_session_save(restored, again, bytes) == NIS_OK, "save again");
+    CHECK(!memcmp(saved, again, bytes), "saving what was restored gives the same bytes");
+    free(again);
+    free(saved);
+    return restored;
+}
+
+static void check_fork_and_save(nis_model *model, const test_model *m, nis_dtype kv, const float *truth) {
+    const size_t vocab = m->w.architecture.vocab, row = vocab * sizeof(float);
+    float *logits = allocate(150 * row), heads[3][2][32] = {{{0}}};
+    nis_session *one, *two, *three;
+    CHECK(nis_session_create(model, 160, kv, &one) == NIS_OK, "session");
+    feed(one, 0, 100, 33, vocab, logits);
+    for (uint32_t h = 0; h < m->w.task_head_count; h++) CHECK(!nis_session_head(one, h, heads[0][h]), "head");
+    CHECK(nis_session_fork(one, 101, &two) == NIS_FULL && !two, "a fork beyond the end");
+    CHECK(nis_session_fork(one, 70, &two) == NIS_OK, "fork");
+    /* The parent goes elsewhere and comes back; neither sees the other. */
+    CHECK(nis_session_rewind(one, 66) == NIS_OK, "rewind");
+    const int32_t elsewhere[5] = {3, 1, 4, 1, 5};
+    CHECK(nis_session_forward(one, elsewhere, 5, NIS_NO_LOGITS, NULL) == NIS_OK, "another continuation");
+    feed(two, 70, 150, 11, vocab, logits);
+    CHECK(!memcmp(logits, truth + 70 * vocab, 80 * row), "a fork computes other bits");
+    CHECK(nis_session_rewind(one, 66) == NIS_OK, "rewind");
+    feed(one, 66, 100, 1, vocab, logits);
+    CHECK(!memcmp(logits, truth + 66 * vocab, 34 * row), "a parent computes other bits");
+    CHECK(nis_session_fork(two, 100, &three) == NIS_OK, "fork of a fork");
+    nis_session_free(one);
+    one = save_and_restore(model, three);
+    feed(one, 100, 150, 50, vocab, logits);
+    CHECK(!memcmp(logits, truth + 100 * vocab, 50 * row), "a restored session computes other bits");
+    CHECK(nis_session_rewind(one, 100) == NIS_OK, "rewind");
+    for (uint32_t h = 0; h < m->w.task_head_count; h++) {
+        CHECK(!nis_session_head(one, h, heads[1][h]) && !nis_session_head(three, h, heads[2][h]), "head");
+        for (int k = 1; k < 3; k++) CHECK(!memcmp(heads[0][h], heads[k][h], sizeof heads[0][h]), "head differs, %d", k);
+    }
+    nis_session_free(one);
+    nis_session_free(two);
+    nis_session_free(three);
+    free(logits);
+}
+
+/* Five sessions of different lengths and dtypes in one pass, then one token each. */
+static void check_batch(nis_model *model, const test_model *m, float *const truth[KV_DTYPES]) {
+    enum { SESSIONS = 5 };
+    const size_t vocab = m->w.architecture.vocab, counts[SESSIONS] = {1, 40, 97, 3, 20};
+    nis_session *sessions[SESSIONS];
+    float *logits[SESSIONS];
+    int32_t tokens[SESSIONS][128];
+    nis_batch_item items[SESSIONS];
+    for (int i = 0; i < SESSIONS; i++) {
+        CHECK(nis_session_create(model, 160, kv_dtypes[i % KV_DTYPES], &sessions[i]) == NIS_OK, "session");
+        logits[i] = allocate(128 * vocab * sizeof *logits[i]);
+        for (size_t k = 0; k < 128; k++) tokens[i][k] = token_at(k, vocab);
+        const nis_wanted wanted = i == 1 ? NIS_LAST_LOGITS : i == 3 ? NIS_NO_LOGITS : NIS_ALL_LOGITS;
+        items[i] = (nis_batch_item){sessions[i], tokens[i], counts[i], wanted, logits[i]};
+    }
+    size_t failed = 99;
+    CHECK(nis_batch_forward(items, SESSIONS, &failed) == NIS_OK, "batch");
+    for (int i = 0; i < SESSIONS; i++) {
+        const float *expected = truth[i % KV_DTYPES];
+        if (i == 1) CHECK(!memcmp(logits[i], expected + 39 * vocab, vocab * sizeof(float)), "batch, last of item 1");
+        if (i != 1 && i != 3) CHECK(!memcmp(logits[i], expected, counts[i] * vocab * sizeof(float)), "batch, item %d", i);
+    }
+    for (size_t step = 0; step < 30; step++) {
+        for (int i = 0; i < SESSIONS; i++) {
+            items[i] = (nis_batch_item){sessions[i], &tokens[i][counts[i] + step], 1, NIS_LAST_LOGITS, logits[i]};
+        }
+        CHECK(nis_batch_forward(items, SESSIONS, NULL) == NIS_OK, "batch");
+        for (int i = 0; i < SESSIONS; i++) {
+            const float *expected = truth[i % KV_DTYPES] + (counts[i] + step) * vocab;
+            CHECK(!memcmp(logits[i], expected, vocab * sizeof(float)), "batch step %zu, item %d", step, i);
+        }
+    }
+    items[2].session = sessions[1];
+    CHECK(nis_batch_forward(items, SESSIONS, &failed) == NIS_BUSY && failed == 2, "a session named twice");
+    items[2].session = sessions[2];
+    nis_session_cancel(sessions[3]);
+    CHECK(nis_batch_forward(items, SESSIONS, &failed) == NIS_CANCELLED && failed == 3, "one of a batch cancelled");
+    tokens[4][127] = -1;
+    items[4].tokens = &tokens[4][127];
+    CHECK(nis_batch_forward(items, SESSIONS, &failed) == NIS_TOKEN && failed == 4, "a bad token in a batch");
+    items[4].count = 0;
+    CHECK(nis_batch_forward(items, SESSIONS, &failed) == NIS_ARGUMENT && failed == 4, "nothing to do in a batch");
+    for (int i = 0; i < SESSIONS; i++) {
+        CHECK(nis_session_position(sessions[i]) == counts[i] + 30, "a failed batch must move nobody");
+        nis_session_free(sessions[i]);
+        free(logits[i]);
+    }
+}
+
+static void check_rolling_refusals(nis_model *model, size_t vocab) {
+    nis_session *session, *other;
+    float *logits = allocate(300 * vocab * sizeof *logits), *again = allocate(300 * vocab * sizeof *again), outputs[32];
+    CHECK(nis_session_create_rolling(model, 91, 70, NIS_F32, &session) == NIS_FULL, "a window beyond the context");
+    CHECK(nis_session_create_rolling(model, 4, 0, NIS_F32, &session) == NIS_ARGUMENT, "no window");
+    CHECK(nis_session_create_rolling(model, 4, 70, NIS_F16, &session) == NIS_OK, "rolling session");
+    feed(session, 0, 250, 10, vocab, logits);
+    CHECK(nis_session_head(session, 0, outputs) == NIS_GONE, "a head of a rolling session");
+    CHECK(nis_session_rewind(session, 100) == NIS_GONE, "rewinding behind the window");
+    CHECK(nis_session_fork(session, 100, &other) == NIS_GONE && !other, "forking behind the window");
+    CHECK(nis_session_fork(session, 250, &other) == NIS_OK, "forking at the end");
+    feed(session, 250, 300, 10, vocab, logits);
+    feed(other, 250, 300, 3, vocab, again);
+    CHECK(!memcmp(logits, again, 50 * vocab * sizeof *logits), "a rolling fork computes other bits");
+    nis_session_free(session);
+    session = save_and_restore(model, other);
+    feed(session, 300, 320, 4, vocab, logits);
+    feed(other, 300, 320, 1, vocab, again);
+    CHECK(!memcmp(logits, again, 20 * vocab * sizeof *logits), "a restored rolling session computes other bits");
+    nis_session_free(session);
+    nis_session_free(other);
+    free(logits);
+    free(again);
+}
+
+/* Every header byte changed, lengths cut, numbers that are not finite under a right checksum: refused, and nothing read
+ * beyond the bytes (the sanitizers watch). */
+static void check_hostile_saves(nis_model *model, nis_model *another, size_t vocab) {
+    for (int k = 0; k < KV_DTYPES; k++) {
+        nis_session *session, *restored;
+        float *logits = allocate(3 * vocab * sizeof *logits);
+        CHECK(nis_session_create(model, 160, kv_dtypes[k], &session) == NIS_OK, "session");
+        feed(session, 0, 3, 3, vocab, logits);
+        const size_t bytes = nis_session_saved_bytes(session);
+        unsigned char *saved = malloc(bytes), *changed = malloc(bytes);
+        CHECK(nis_session_save(session, saved, bytes - 1) == NIS_ARGUMENT, "too little room");
+        CHECK(nis_session_save(session, saved, bytes) == NIS_OK, "save");
+        CHECK(nis_session_restore(another, saved, bytes, &restored) == NIS_FORMAT, "another model's session");
+        for (size_t i = 0; i < 80 + 64; i++) {
+            const unsigned char values[] = {0, 0xff, 0x7f, (unsigned char)(saved[i] + 1), (unsigned char)(saved[i] ^ 0x80)};
+            for (size_t v = 0; v < sizeof values; v++) {
+                if (values[v] == saved[i]) continue;
+                memcpy(changed, saved, bytes);
+                changed[i] = values[v];
+                CHECK(nis_session_restore(model, changed, bytes, &restored) == NIS_FORMAT && !restored, "byte %zu", i);
+            }
+        }
+        for (size_t cut = 0; cut < 200; cut++) {
+            const size_t length = cut < 100 ? cut : bytes - (cut - 99);
+            unsigned char *exact = malloc(length + 1);
+            memcpy(exact, saved, length);
+            CHECK(nis_session_restore(model, exact, length, &restored) == NIS_FORMAT, "cut to %zu", length);
+            free(exact);
+        }
+        free(saved);
+        free(changed);
+        free(logits);
+        nis_session_free(session);
+    }
+}
+
+static void check_sharing(void) {
+    test_model m, other;
+    make_test_model(&m, &recipes[0]);
+    make_test_model(&other, &recipes[0]);
+    ((float *)other.layers[2].ffn_norm.data)[7] += 1.0f;
+    const size_t vocab = m.w.architecture.vocab;
+    nis_model *model = open_model(&m, NULL, 2), *another = open_model(&other, NULL, 1);
+    float *truth[KV_DTYPES];
+    for (int k = 0; k < KV_DTYPES; k++) {
+        nis_session *session;
+        truth[k] = allocate(150 * vocab * sizeof *truth[k]);
+        CHECK(nis_session_create(model, 150, kv_dtypes[k], &session) == NIS_OK, "session");
+        feed(session, 0, 150, 150, vocab, truth[k]);
+        nis_session_free(session);
+        check_fork_and_save(model, &m, kv_dtypes[k], truth[k]);
+    }
+    check_batch(model, &m, truth);
+    check_rolling_refusals(model, vocab);
+    check_hostile_saves(model, another, vocab);
+    for (int k = 0; k < KV_DTYPES; k++) free(truth[k]);
+    CHECK(nis_model_free(model) == NIS_OK && nis_model_free(another) == NIS_OK, "no session is left");
+    free_test_model(&m);
+    free_test_model(&other);
+    printf("sharing: forks, batches, saved sessions\n");
+}
+
 static void check_refusals(void) {
     test_model m;
     make_test_model(&m, &recipes[0]);
@@ -602,7 +845,9 @@ int main(int argc, char **argv) {
     }
     const size_t recipe_count = threads_only ? 1 : sizeof recipes / sizeof recipes[0];
     for (size_t i = 0; i < recipe_count; i++) check_forward(&recipes[i], quick);
+    check_rolling(&recipes[0], quick);
     check_host_environment();
+    check_sharing();
     check_refusals();
     check_sessions();
     printf("%lu checks, %lu failed\n", checks, failures);

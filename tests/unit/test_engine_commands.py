@@ -37,6 +37,19 @@ def test_logits_are_written_and_are_the_same_on_every_instruction_set(
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("kv", ["F32", "F16", "I8"])
+def test_logits_are_the_same_after_saving_and_restoring_and_in_any_chunks(
+    package: str, tmp_path: Path, kv: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = ",".join(str(7 * i % 320) for i in range(100))
+    digests = set()
+    for more in ([], ["--chunk", "7"], ["--save-at", "66"], ["--chunk", "30", "--save-at", "90", "--threads", "2"]):
+        words = ["logits", "-m", package, "--tokens", ids, "-o", str(tmp_path / "l.npy"), "--kv", kv, "--json", *more]
+        assert main(words) == 0
+        digests.add(json.loads(capsys.readouterr().out)["sha256"])
+    assert len(digests) == 1
+
+
 def test_the_reference_backend_writes_nearly_the_same(package: str, tmp_path: Path) -> None:
     for backend in ("native", "reference"):
         words = ["logits", "-m", package, "--tokens", "7,8,9", "-o", str(tmp_path / backend), "--backend", backend]
@@ -51,6 +64,9 @@ BAD = {
     "too many": (["--tokens", ",".join(["1"] * 129)], "129 more tokens do not fit"),
     "instruction set": (["--tokens", "1", "--isa", "mmx"], "this CPU offers"),
     "threads": (["--tokens", "1", "--threads", "0"], "0 threads"),
+    "saved beyond the end": (["--tokens", "1,2", "--save-at", "2"], "--save-at 2: 1 to 1"),
+    "chunk of nothing": (["--tokens", "1,2", "--chunk", "0"], "--chunk 0"),
+    "reference saved": (["--tokens", "1,2", "--backend", "reference", "--save-at", "1"], "native backend"),
     "no package": (["--tokens", "1", "-m", "/nonexistent.nis"], "/nonexistent.nis"),
     "reference with isa": (["--tokens", "1", "--backend", "reference", "--isa", "scalar"], "native backend"),
 }
