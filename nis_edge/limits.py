@@ -112,11 +112,35 @@ SHA instructions); larger ones only by `verify` and by the trial of an update.""
 PACK_CHUNK_BYTES: Final = 4 * MIB
 """How much is hashed, scanned, converted or written at a time, so that packing needs little memory."""
 
+PACK_STOP_TOKENS_MAX: Final = 64
+"""Tokens that end a text; public models name up to five."""
+
 CHECKPOINT_JSON_BYTES_MAX: Final = 16 * MIB
 """config.json and the shard index of a checkpoint folder."""
 
 CHECKPOINT_SHARDS_MAX: Final = 1024
 """Files of a sharded checkpoint."""
+
+GGUF_HEADER_BYTES_MAX: Final = 256 * MIB
+"""Keys and tensor table of a GGUF file: a vocabulary of 256 000 tokens with its merges takes about 12 MiB."""
+
+GGUF_KEYS_MAX: Final = 4096
+"""Keys of a GGUF file; converters write some dozens."""
+
+GGUF_NAME_BYTES_MAX: Final = 64 * KIB
+"""A key's or a tensor's name: what the format itself allows."""
+
+GGUF_TEXT_BYTES_MAX: Final = 4 * MIB
+"""One text of a GGUF file: chat templates reach some 50 KiB."""
+
+GGUF_ARRAY_ITEMS_MAX: Final = 1 << 22
+"""Items of one list of a GGUF file: sixteen times the largest public vocabulary."""
+
+TOKENIZER_PIECE_CHARS_MAX: Final = 512
+"""Characters of one sentencepiece token; every way to cut it in two is looked at."""
+
+CHAT_TEMPLATE_CHARS_MAX: Final = 256 * KIB
+"""A chat template; the longest public ones are about 50 KiB."""
 
 # --- power: board files and sensors ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from nis_edge.pack.layout import Manifest
     from nis_edge.pack.reader import Package
 
 DESCRIPTION = "Header, tensors and hashes of a model package. The header is checked; for the bytes see nis-edge verify."
@@ -56,7 +57,21 @@ def _as_json(package: Package) -> str:
     return json.dumps(facts, indent=2)
 
 
+def _generation(manifest: Manifest) -> str:
+    """What the model's maker wants for generation, in one line."""
+    import msgspec
+
+    if isinstance(manifest.generation, msgspec.UnsetType):
+        return "not stated"
+    said = msgspec.structs.asdict(manifest.generation)
+    stop = " ".join(map(str, said.pop("stop")))
+    known = {"stop": stop or None, **said}
+    return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+
+
 def _as_text(package: Package) -> str:
+    import msgspec
+
     manifest = package.manifest
     shape = manifest.architecture
     weights = sum(spec.matrix[0] * spec.matrix[1] for spec in package.specs.values() if spec.matrix)
@@ -85,6 +100,8 @@ def _as_text(package: Package) -> str:
         ),
         ("task heads", task_heads or "none"),
         ("tokenizer", f"{manifest.tokenizer.kind} {listed}{more}".rstrip()),
+        ("chat", "no template" if manifest.tokenizer.chat_template is msgspec.UNSET else "template carried as text"),
+        ("generation", _generation(manifest)),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("calibrated", "no" if manifest.calibration is None else "yes"),
         ("self-tests", str(len(manifest.golden))),

@@ -1,4 +1,4 @@
-"""Read a BitNet checkpoint in Hugging Face layout, so that ``writer`` can make a package of it.
+"""Read a ternary checkpoint in Hugging Face layout, so that ``writer`` can make a package of it.
 
 The graph comes from config.json, the numbers from safetensors files (one or sharded). What transformers' code does with
 a checkpoint decides what it means (integrations/bitnet.py and models/bitnet/modeling_bitnet.py, read at 5.23.0):
@@ -8,6 +8,10 @@ a checkpoint decides what it means (integrations/bitnet.py and models/bitnet/mod
 | bitlinear     | any               | uint8, four rows    | code / weight_scale                             |
 | autobitlinear | offline           | uint8, or -1, 0, 1  | code * weight_scale                             |
 | autobitlinear | online            | real numbers        | absmean: round(w / mean(abs(w))) * mean(abs(w)) |
+| (not said)    |                   | real numbers        | the user says: absmean, or -s, 0, s already     |
+
+Two graphs are read: BitNetForCausalLM (squared ReLU or SiLU, with sub-norms), and LlamaForCausalLM with ternary
+matrices (SiLU, no sub-norms, no biases), as 1.58-bit fine-tunes of Llama-like models are published.
 
 Packed uint8 [out/4, in]: with R = out/4, byte row r holds the output rows r, r+R, r+2R and r+3R at bits 0-1, 2-3, 4-5
 and 6-7, each as code + 1. Anything this reader is not sure about it refuses, naming what decides.
@@ -18,29 +22,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from nis_edge import limits
 from nis_edge.errors import PackFormatError
 from nis_edge.pack import container, layout
-from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TokenizerInfo
+from nis_edge.pack.checkpoint import Checkpoint, Storage, chat_template, finite, short
+from nis_edge.pack.layout import Architecture, Generation, Manifest, ModelIdentity, Quantisation, TokenizerInfo
 from nis_edge.pack.shards import Shards
-from nis_edge.pack.ternary import Int8Array, TernaryMatrix
+from nis_edge.pack.ternary import Int8Array, TernaryMatrix, ternary_of_real
 from nis_edge.pack.writer import Made, Source
 
 ACCEPTED: Final = (
-    "a folder in Hugging Face layout with config.json (BitNetForCausalLM) and safetensors files:"
-    " real master weights, or packed uint8 bitlinear or autobitlinear"
+    "a folder in Hugging Face layout with config.json (BitNetForCausalLM or LlamaForCausalLM) and safetensors files:"
+    " real master weights, ternary ones, or packed uint8 bitlinear or autobitlinear"
 )
-
-Storage = Literal["master", "bitlinear", "autobitlinear"]
-"""How the checkpoint stores its ternary matrices: the table above, last row first."""
 
 LAYER_NAMES: Final[Mapping[str, str]] = {
     "attn_norm": "input_layernorm.weight",
@@ -66,21 +68,6 @@ DEFAULT_ROPE_THETA: Final = 500_000.0
 _IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint ready to be written: a manifest, and for each tensor its array or the callable that makes it."""
-
-    manifest: Manifest
-    tensors: Mapping[str, Source]
-    storage: Storage
-    files: tuple[container.MappedFile, ...] = field(repr=False)
-
-    def close(self) -> None:
-        """Let go of the mapped files."""
-        for file in self.files:
-            file.close()
-
-
 def read_checkpoint(
     folder: str | os.PathLike[str],
     *,
@@ -88,6 +75,7 @@ def read_checkpoint(
     version: str = "1",
     licence: str = "",
     storage: Storage | None = None,
+    without_tokenizer: bool = False,
 ) -> Checkpoint:
     """Read what a checkpoint folder holds; the weights are converted only when they are written.
 
@@ -97,6 +85,7 @@ def read_checkpoint(
         version: of the model in the package.
         licence: SPDX expression.
         storage: how the matrices are stored, where config.json does not say; it must not contradict config.json.
+        without_tokenizer: leave tokenizer.json out; the package takes token ids only.
 
     Raises:
         PackFormatError: with the path, what is wrong and what to do.
@@ -110,7 +99,7 @@ def read_checkpoint(
         shards = Shards(str(root), files)
         architecture = _architecture(config, where)
         decided = _storage(config, storage, shards, where)
-        tokenizer = _tokenizer_bytes(root)
+        tokenizer = None if without_tokenizer else _tokenizer_bytes(root)
         specials = _specials(config, architecture.vocab) if tokenizer is not None else {}
         manifest = Manifest(
             model=ModelIdentity(model_id or root.resolve().name, version),
@@ -119,9 +108,10 @@ def read_checkpoint(
                 embed=_float_type(shards, "model.embed_tokens.weight"),
                 head=None if architecture.tied_head else _float_type(shards, "lm_head.weight"),
             ),
-            tokenizer=TokenizerInfo("none" if tokenizer is None else "tokenizers-json", specials),
+            tokenizer=TokenizerInfo() if tokenizer is None else _tokenizer_info(root, specials),
             licence=licence,
             lineage={"source": "huggingface", "weights": decided, "files_sha256": shards.sha256()},
+            generation=_generation(root, config, architecture.vocab),
         )
         layout.check_manifest(manifest, where)
         tensors = _sources(manifest, shards, decided)
@@ -181,20 +171,28 @@ def _json_file(path: Path) -> dict[str, Any]:
         raise PackFormatError(f"{path}: can't be read ({error.strerror}); accepted is {ACCEPTED}") from error
 
 
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bitnet": {"hidden_act": "relu2", "rope_theta": DEFAULT_ROPE_THETA},
+    "llama": {"hidden_act": "silu", "rope_theta": 10_000.0},
+}
+"""model_type -> what transformers takes for a missing field (configuration_bitnet.py, configuration_llama.py)."""
+
+_CLASSES: Final = {"bitnet": "BitNetForCausalLM", "llama": "LlamaForCausalLM"}
+
+
 def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
     """The graph as config.json tells it; what the package can't express is refused."""
-    if config.get("model_type") != "bitnet" or config.get("architectures", ["BitNetForCausalLM"]) != [
-        "BitNetForCausalLM"
-    ]:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or config.get("architectures", [_CLASSES.get(kind)]) != [_CLASSES.get(kind, "")]:
         raise PackFormatError(
-            f"{where}: describes {_short(config.get('architectures'))} of type {_short(config.get('model_type'))};"
-            f" accepted is {ACCEPTED}"
+            f"{where}: describes {short(config.get('architectures'))} of type {short(kind)}; accepted is {ACCEPTED}"
         )
-    if config.get("attention_bias"):
-        raise PackFormatError(f"{where}: attention_bias is set; packages have no biases in their layers")
-    activation = config.get("hidden_act", "relu2")
+    for bias in ("attention_bias", "mlp_bias"):
+        if config.get(bias):
+            raise PackFormatError(f"{where}: {bias} is set; packages have no biases in their layers")
+    activation = config.get("hidden_act", _DEFAULTS[kind]["hidden_act"])
     if activation not in ("relu2", "silu"):
-        raise PackFormatError(f"{where}: hidden_act is {_short(activation)}; relu2 or silu is expected")
+        raise PackFormatError(f"{where}: hidden_act is {short(activation)}; relu2 or silu is expected")
     if not isinstance(config.get("tie_word_embeddings"), bool):
         raise PackFormatError(
             f"{where}: lacks tie_word_embeddings; say there true (the output head is the embedding) or false"
@@ -203,7 +201,7 @@ def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
     heads = int(read("num_attention_heads"))
     hidden = int(read("hidden_size"))
     head_dim = int(read("head_dim")) if config.get("head_dim") is not None else hidden // max(heads, 1)
-    if head_dim * heads != hidden:
+    if kind == "bitnet" and head_dim * heads != hidden:
         raise PackFormatError(
             f"{where}: {heads} heads of {head_dim} do not make hidden_size {hidden}; the graph can't be run"
         )
@@ -217,10 +215,10 @@ def _architecture(config: Mapping[str, Any], where: str) -> Architecture:
         head_dim=head_dim,
         vocab=int(read("vocab_size")),
         context=int(read("max_position_embeddings")),
-        rope_theta=_rope_theta(config, where),
+        rope_theta=_rope_theta(config, where, _DEFAULTS[kind]["rope_theta"]),
         norm_eps=float(read("rms_norm_eps")),
         activation=cast(Literal["relu2", "silu"], activation),
-        sub_norms=True,
+        sub_norms=kind == "bitnet",
         tied_head=config["tie_word_embeddings"],
     )
 
@@ -229,13 +227,13 @@ def _number(config: Mapping[str, Any], where: str, name: str) -> float:
     value = config.get(name)
     # 2**53: above it a float no longer holds every integer.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:
-        raise PackFormatError(f"{where}: {name} is {_short(value)}; a number above 0 is expected")
+        raise PackFormatError(f"{where}: {name} is {short(value)}; a number above 0 is expected")
     if name != "rms_norm_eps" and name != "rope_theta" and not isinstance(value, int):
-        raise PackFormatError(f"{where}: {name} is {_short(value)}; an integer is expected")
+        raise PackFormatError(f"{where}: {name} is {short(value)}; an integer is expected")
     return value
 
 
-def _rope_theta(config: Mapping[str, Any], where: str) -> float:
+def _rope_theta(config: Mapping[str, Any], where: str, default: float) -> float:
     """The base of the rotary positions, from either generation of config.json; scaled variants are refused."""
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(parameters, dict):
@@ -243,9 +241,9 @@ def _rope_theta(config: Mapping[str, Any], where: str) -> float:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default" or set(parameters) - {"rope_type", "type", "rope_theta"}:
         raise PackFormatError(
-            f"{where}: rotary positions of type {_short(kind)} with scaling are not part of the package format"
+            f"{where}: rotary positions of type {short(kind)} with scaling are not part of the package format"
         )
-    theta = parameters.get("rope_theta", config.get("rope_theta", DEFAULT_ROPE_THETA))
+    theta = parameters.get("rope_theta", config.get("rope_theta", default))
     return float(_number({"rope_theta": theta}, where, "rope_theta"))
 
 
@@ -261,7 +259,7 @@ def _storage(config: Mapping[str, Any], given: Storage | None, shards: Shards, w
                 f"{where}: use_rms_norm adds a norm before each matrix, which the package format lacks"
             )
         if quantisation.get("modules_to_not_convert") not in (None, [], ["lm_head"]):
-            named = _short(quantisation["modules_to_not_convert"])
+            named = short(quantisation["modules_to_not_convert"])
             raise PackFormatError(f"{where}: modules_to_not_convert is {named}; only lm_head may stay real")
         match quantisation.get("linear_class"), quantisation.get("quantization_mode"):
             case "bitlinear", _:
@@ -278,7 +276,8 @@ def _storage(config: Mapping[str, Any], given: Storage | None, shards: Shards, w
     if decided is None:
         stored = shards.entry("model.layers.0.self_attn.q_proj.weight").dtype
         choice = (
-            "real numbers, which transformers would run unquantised: --weights master makes them ternary by absmean"
+            "real numbers, which transformers would run unquantised: --weights ternary if they are -s, 0 and s already,"
+            " --weights master to make them ternary by absmean (right only for a model trained so)"
             if stored != "U8"
             else "packed: --weights bitlinear if weight_scale divides, --weights autobitlinear if it multiplies"
         )
@@ -302,7 +301,7 @@ def _sources(manifest: Manifest, shards: Shards, storage: Storage) -> dict[str, 
             sources[spec.name] = partial(_rows, shards, name, cast("tuple[int, int]", spec.shape))
         else:
             sources[spec.name] = np.array(shards.read_float32(name, spec.shape))
-    if storage == "master":
+    if storage in ("master", "ternary"):
         used = {name for name in used if not name.endswith("_scale")}
     if manifest.architecture.tied_head and "lm_head.weight" in shards.names():
         _check_tied(shards, (manifest.architecture.vocab, manifest.architecture.hidden))
@@ -310,7 +309,7 @@ def _sources(manifest: Manifest, shards: Shards, storage: Storage) -> dict[str, 
     unknown = sorted(name for name in shards.names() - used if not _IGNORED.fullmatch(name))
     if unknown:
         raise PackFormatError(
-            f"{shards.where(unknown[0])} and {len(unknown) - 1} more are no part of the BitNet graph of config.json"
+            f"{shards.where(unknown[0])} and {len(unknown) - 1} more are no part of the graph of config.json"
         )
     return sources
 
@@ -340,7 +339,14 @@ def _matrix(shards: Shards, name: str, shape: tuple[int, int], storage: Storage)
     if storage == "master":
         if dtype == "U8":
             raise PackFormatError(f"{shards.where(name)} is packed, but the checkpoint is said to hold real weights")
-        matrix = TernaryMatrix.from_weights(_finite(shards.read_float32(name, shape), shards.where(name)))
+        matrix = TernaryMatrix.from_weights(finite(shards.read_float32(name, shape), shards.where(name)))
+    elif storage == "ternary":
+        if dtype == "U8":
+            raise PackFormatError(f"{shards.where(name)} is packed, but the checkpoint is said to hold real weights")
+        found = ternary_of_real(finite(shards.read_float32(name, shape), shards.where(name)))
+        if found is None:
+            raise PackFormatError(f"{shards.where(name)} holds values other than -s, 0 and s; see --weights master")
+        matrix = TernaryMatrix.from_codes(*found)
     else:
         scale = _scale(shards, f"{name}_scale", divides=storage == "bitlinear")
         if dtype == "U8":
@@ -381,12 +387,6 @@ def _ternary_values(values: npt.NDArray[np.float32], where: str) -> Int8Array:
     return codes
 
 
-def _finite(values: npt.NDArray[np.float32], where: str) -> npt.NDArray[np.float32]:
-    if not np.isfinite(values).all():
-        raise PackFormatError(f"{where} holds NaN or infinity; the checkpoint is broken")
-    return values
-
-
 def _check_tied(shards: Shards, shape: tuple[int, int]) -> None:
     """A stored output head beside tie_word_embeddings must be the embedding, or the checkpoint contradicts itself."""
     pairs = zip(_rows(shards, "lm_head.weight", shape), _rows(shards, "model.embed_tokens.weight", shape), strict=True)
@@ -395,11 +395,6 @@ def _check_tied(shards: Shards, shape: tuple[int, int]) -> None:
             f"{shards.where('lm_head.weight')} differs from the embedding, but tie_word_embeddings is true;"
             " set it to false in config.json if the stored head is meant"
         )
-
-
-def _short(value: Any) -> str:
-    """An untrusted value as it may stand in an error message."""
-    return ascii(value)[:80]
 
 
 def _float_type(shards: Shards, name: str) -> layout.FloatType:
@@ -420,6 +415,44 @@ def _tokenizer_bytes(root: Path) -> npt.NDArray[np.uint8] | None:
         return np.frombuffer(path.read_bytes(), dtype=np.uint8)
     except OSError as error:
         raise PackFormatError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _json_file(path) if path.is_file() else {}
+
+
+def _tokenizer_info(root: Path, specials: dict[str, int]) -> TokenizerInfo:
+    """What goes with the tokenizer: special tokens, and the chat template from either generation of files."""
+    path = root / "chat_template.jinja"
+    text: Any = None
+    if path.is_file():
+        if path.stat().st_size > 4 * limits.CHAT_TEMPLATE_CHARS_MAX:
+            raise PackFormatError(f"{path}: is longer than {limits.CHAT_TEMPLATE_CHARS_MAX} characters")
+        text = path.read_bytes().decode("utf-8", "replace")
+    else:
+        path = root / "tokenizer_config.json"
+        text = _optional_json(path).get("chat_template")
+        if isinstance(text, list):
+            named = {entry.get("name"): entry.get("template") for entry in text if isinstance(entry, dict)}
+            text = named.get("default")
+    template = chat_template(text, str(path))
+    return TokenizerInfo("tokenizers-json", specials, msgspec.UNSET if template is None else template)
+
+
+def _generation(root: Path, config: Mapping[str, Any], vocab: int) -> Generation | msgspec.UnsetType:
+    """Tokens that end a text, from generation_config.json or config.json, and the recommended sampling."""
+    path = root / "generation_config.json"
+    said = _optional_json(path)
+    ends = said.get("eos_token_id", config.get("eos_token_id"))
+    listed = ends if isinstance(ends, list) else [ends]
+    stop = sorted({token for token in listed if type(token) is int and 0 <= token < vocab})
+    known: dict[str, Any] = {}
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+        value = said.get(name)
+        if type(value) is int or (type(value) is float and name != "top_k"):
+            known[name] = value if name == "top_k" else float(value)
+    # What a file says of a vocabulary it does not have (the defaults of a config class) means nothing.
+    return Generation(tuple(stop), **known) if stop or known else msgspec.UNSET
 
 
 def _specials(config: Mapping[str, Any], vocab: int) -> dict[str, int]:

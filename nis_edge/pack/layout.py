@@ -87,10 +87,24 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenizerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether a tokenizer.json travels along, and the ids of the tokens the program names."""
+    """Whether a tokenizer.json travels along, the ids of the tokens the program names, and the chat template.
+
+    The template (Jinja) is carried as text; nothing here executes it. A field that is UNSET does not stand in the file.
+    """
 
     kind: Literal["tokenizers-json", "none"] = "none"
     specials: dict[str, int] = {}
+    chat_template: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Generation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How whoever made the model wants text to be generated: tokens that end it, and sampling; null where unsaid."""
+
+    stop: tuple[int, ...] = ()
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     golden: tuple[Golden, ...] = ()
     licence: str = ""
     lineage: dict[str, Any] = {}
+    generation: Generation | msgspec.UnsetType = msgspec.UNSET
     format: int = FORMAT_VERSION
 
 
@@ -303,6 +318,11 @@ def _text_faults(manifest: Manifest) -> Iterator[str]:
     for name, token in manifest.tokenizer.specials.items():
         if not 0 <= token < vocab:
             yield f"tokenizer.specials: {ascii(name)[:40]} is {token}, outside the vocabulary of {vocab}"
+    template = manifest.tokenizer.chat_template
+    if not isinstance(template, msgspec.UnsetType) and not 1 <= len(template) <= limits.CHAT_TEMPLATE_CHARS_MAX:
+        yield f"tokenizer.chat_template must be 1 to {limits.CHAT_TEMPLATE_CHARS_MAX} characters"
+    if not isinstance(manifest.generation, msgspec.UnsetType):
+        yield from _generation_faults(manifest.generation, vocab)
     if manifest.calibration is not None:
         if not all(0 <= value <= 1 for value in manifest.calibration.thresholds.values()):
             yield "calibration.thresholds must be probabilities"
@@ -310,6 +330,16 @@ def _text_faults(manifest: Manifest) -> Iterator[str]:
             yield "calibration.temperature must be finite and above 0"
     if len(manifest.licence) > limits.NAME_CHARS_MAX:
         yield "licence must be an SPDX expression of at most 128 characters"
+
+
+def _generation_faults(generation: Generation, vocab: int) -> Iterator[str]:
+    if len(generation.stop) > limits.PACK_STOP_TOKENS_MAX or not all(0 <= token < vocab for token in generation.stop):
+        yield f"generation.stop: at most {limits.PACK_STOP_TOKENS_MAX} tokens, each inside the vocabulary of {vocab}"
+    bounds = {"temperature": (0, 100), "top_k": (0, vocab), "top_p": (0, 1), "repetition_penalty": (0.01, 100)}
+    for field, (low, high) in bounds.items():
+        value = getattr(generation, field)
+        if value is not None and not low <= value <= high:
+            yield f"generation.{field} must lie between {low} and {high}"
 
 
 def _golden_faults(manifest: Manifest) -> Iterator[str]:

@@ -194,3 +194,26 @@ def quantise_absmean(weights: npt.NDArray[Any]) -> tuple[Int8Array, float]:
     reciprocal = np.float32(1.0) / max(mean, ABSMEAN_FLOOR)
     codes = np.clip(np.rint(values * reciprocal), -1, 1).astype(np.int8)
     return codes, float(np.float32(1.0) / reciprocal)
+
+
+def ternary_of_real(weights: npt.NDArray[Any]) -> tuple[Int8Array, float] | None:
+    """Codes and scale of real weights that are ternary already: -s, 0 and s, exactly.
+
+    Args:
+        weights: real numbers [rows, columns].
+
+    Returns:
+        int8 [rows, columns] and s (1.0 for a matrix of zeros); None if other values occur.
+    """
+    values = np.asarray(weights, dtype=np.float32)
+    scale = np.float32(max(values.max(), -values.min()))
+    if not np.isfinite(scale):
+        return None
+    codes = (values > 0).astype(np.int8) - (values < 0).astype(np.int8)
+    # In slices of rows, so that no second matrix of floats is needed.
+    step = max(1, (1 << 20) // max(1, values.shape[1]))
+    for start in range(0, values.shape[0], step):
+        part = slice(start, start + step)
+        if not np.array_equal(np.abs(values[part]), scale * (codes[part] != 0)):
+            return None
+    return codes, float(scale) if scale > 0 else 1.0
