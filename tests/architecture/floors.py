@@ -40,6 +40,7 @@ EXCEPTIONS: Final[dict[str, frozenset[str]]] = {
     "nis_edge.pack.reader": frozenset({"os", "pathlib"}),
     "nis_edge.pack.writer": frozenset({"os", "pathlib"}),
     "nis_edge.pack.huggingface": frozenset({"os", "pathlib"}),
+    "nis_edge.pack.gguf_checkpoint": frozenset({"os", "pathlib"}),
     # The engine's C library stands beside the package and is loaded from there.
     "nis_edge.engine.library": frozenset({"pathlib"}),
     "nis_edge.engine.model": frozenset({"os", "pathlib"}),
