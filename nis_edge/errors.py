@@ -20,7 +20,14 @@ class EventFormatError(NisEdgeError):
 
 
 class ModelError(NisEdgeError):
-    """The builder of the model acts."""
+    """The builder of the model acts.
+
+    What it says may quote a model's file, which others wrote: the message is held to one printable line of bounded
+    length.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class PackFormatError(ModelError):
@@ -81,3 +88,17 @@ class DownloadInterruptedError(CloudUnreachableError):
 
 class DownloadStoppedError(UpdateError):
     """Somebody asked a download to stop (an abort, the daemon's end); what arrived is kept."""
+
+
+_LINE_CHARS_MAX = 900
+"""Of a message that quotes a file: its beginning says where and what, its end what to do."""
+
+
+def _one_line(message: str) -> str:
+    """The message without control characters; one that is too long loses its middle."""
+    if not message.isprintable():
+        message = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+    if len(message) > _LINE_CHARS_MAX:
+        half = _LINE_CHARS_MAX // 2 - 4
+        message = f"{message[:half]} [...] {message[-half:]}"
+    return message

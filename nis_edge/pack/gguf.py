@@ -82,6 +82,17 @@ class Gguf:
         """Where a tensor or key stands, for an error message."""
         return f"{self.file.path}: {container.shown(name)}"
 
+    def text(self, key: str) -> str | None:
+        """A key's text, None without the key.
+
+        Raises:
+            PackFormatError: the key holds something else.
+        """
+        value = self.metadata.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise PackFormatError(f"{self.where(key)} is no text; the file is damaged")
+
     def raw(self, tensor: GgufTensor) -> npt.NDArray[np.uint8]:
         """A read-only view of a tensor's bytes."""
         return self.file.bytes_at(tensor.start, tensor.start + tensor.nbytes)

@@ -119,7 +119,7 @@ def read_gguf_checkpoint(
         vocab = graph.architecture.vocab
         info = TokenizerInfo()
         if tokenizer is not None:
-            template = chat_template(gguf.metadata.get("tokenizer.chat_template"), str(file.path))
+            template = chat_template(gguf.text("tokenizer.chat_template"), str(file.path))
             specials = gguf_tokenizer.specials(gguf, vocab)
             info = TokenizerInfo("tokenizers-json", specials, msgspec.UNSET if template is None else template)
         manifest = Manifest(
@@ -152,9 +152,9 @@ def read_gguf_checkpoint(
 
 
 def _graph(gguf: Gguf, choices: Choices) -> _Graph:
-    name = gguf.metadata.get("general.architecture")
+    name = gguf.text("general.architecture")
     where = str(gguf.file.path)
-    if not isinstance(name, str) or name not in ACTIVATIONS:
+    if name is None or name not in ACTIVATIONS:
         raise PackFormatError(f"{where}: the architecture is {short(name)}; accepted is {ACCEPTED}")
     if _optional(gguf, "split.count", 1) > 1:
         raise PackFormatError(f"{where}: is one part of several; join them with llama-gguf-split --merge first")
@@ -200,7 +200,7 @@ def _graph(gguf: Gguf, choices: Choices) -> _Graph:
 def _refuse_unknown_graph(gguf: Gguf, name: str) -> None:
     """Keys that change the graph into one that packages can't express."""
     where = str(gguf.file.path)
-    scaling = gguf.metadata.get(f"{name}.rope.scaling.type", "none")
+    scaling = gguf.text(f"{name}.rope.scaling.type") or "none"
     factor = _optional(gguf, f"{name}.rope.scaling.factor", 1.0)
     old_factor = _optional(gguf, f"{name}.rope.scale_linear", 1.0)
     if scaling != "none" or factor not in (0.0, 1.0) or old_factor != 1.0:

@@ -89,7 +89,7 @@ def tokenizer_json(gguf: Gguf, vocab: int, pre: str | None) -> bytes | None:
         PackFormatError: a kind that can't be made exactly, or a vocabulary that is damaged.
     """
     where = str(gguf.file.path)
-    model = gguf.metadata.get("tokenizer.ggml.model")
+    model = gguf.text("tokenizer.ggml.model")
     if model is None or model == "no_vocab":
         return None
     if model not in ("gpt2", "llama"):
@@ -128,12 +128,12 @@ def specials(gguf: Gguf, vocab: int) -> dict[str, int]:
 
 def _byte_level_bpe(gguf: Gguf, ids: Mapping[str, int], pre: str | None) -> dict[str, Any]:
     where = str(gguf.file.path)
-    named = gguf.metadata.get("tokenizer.ggml.pre")
+    named = gguf.text("tokenizer.ggml.pre")
     if named in (None, "", "default"):
         named = pre
     elif pre is not None and pre != named:
         raise PackFormatError(f"{where}: the pre-tokenizer is {short(named)}, not {pre}; leave --tokenizer-pre away")
-    if not isinstance(named, str) or named not in PRE_TOKENIZERS:
+    if named is None or named not in PRE_TOKENIZERS:
         what = "does not name its pre-tokenizer" if named is None else f"names the pre-tokenizer {short(named)}"
         flag = "" if named is not None else "; say --tokenizer-pre llama-bpe for a Llama 3 vocabulary (as 2B-4T has)"
         raise PackFormatError(f"{where}: {what}; known are {', '.join(PRE_TOKENIZERS)}{flag}{ESCAPE}")

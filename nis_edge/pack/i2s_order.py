@@ -45,7 +45,8 @@ class Channels(Protocol):
 
 def tested_order(channels: Channels) -> tuple[I2sOrder | None, str]:
     """The order that the model shows, None if it shows none, and the evidence in words."""
-    scores = {order: _score(channels, order) for order in I2S_ORDERS}
+    with np.errstate(all="ignore"):  # a damaged file's NaN agrees with nothing
+        scores = {order: _score(channels, order) for order in I2S_ORDERS}
     text = ", ".join(f"{order} {score:.1f}" for order, score in scores.items())
     ranked = sorted(scores, key=lambda order: scores[order], reverse=True)
     best, second = scores[ranked[0]], scores[ranked[1]]
