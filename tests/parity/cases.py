@@ -18,13 +18,15 @@ class Case:
     storage: str
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    graph: str = "bitnet"
 
     @property
     def name(self) -> str:
         shape = self.config
         tied = "tied" if shape["tie_word_embeddings"] else "untied"
         heads = f"{shape['num_attention_heads']}of{shape['num_key_value_heads']}"
-        return f"{self.storage}-h{shape['hidden_size']}-{heads}-{tied}-{self.seed}"
+        prefix = "" if self.graph == "bitnet" else f"{self.graph}-"
+        return f"{prefix}{self.storage}-h{shape['hidden_size']}-{heads}-{tied}-{self.seed}"
 
 
 def case(
@@ -89,6 +91,21 @@ RECORDED_CASES = (
     case("autobitlinear-real", 15, hidden=16, heads=2, kv_heads=2, tied=False, ffn=20, vocab=64),
 )
 """Smaller still: these checkpoints are kept in tests/parity/recorded, for machines without torch."""
+
+
+def long_case(seed: int) -> Case:
+    """A shape nobody chose, of either graph, with room for a long text; a Llama's heads need not make its width."""
+    drawn = random_case(seed)
+    graph = ("bitnet", "llama")[seed // len(STORAGES) % 2]
+    config = {**drawn.config, "max_position_embeddings": 1024}
+    if graph == "llama" and seed % 3 == 0:
+        width = config["hidden_size"] // config["num_attention_heads"]
+        config |= {"head_dim": width, "hidden_size": config["hidden_size"] + 4 * config["num_attention_heads"]}
+    return Case(drawn.storage, seed, config, graph)
+
+
+LONG_CASES = tuple(long_case(seed) for seed in range(100, 120))
+"""For 256 greedy steps: every storage with either graph, twice."""
 
 
 def prompt(case: Case, length: int = 24) -> list[int]:

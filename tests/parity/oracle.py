@@ -1,4 +1,4 @@
-"""transformers' BitNet as an oracle: random checkpoints written by its own save_pretrained, and what it computes.
+"""transformers' BitNet and Llama as an oracle: random checkpoints written by its own save_pretrained, and what it says.
 
 Importing this module needs torch, transformers and accelerate (the train extra). Run as a script's library by
 record_oracle.py and live by the tests marked `oracle`.
@@ -16,7 +16,14 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 import numpy as np
 import torch
 import torch._dynamo
-from transformers import BitNetConfig, BitNetForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BitNetConfig,
+    BitNetForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 from transformers.integrations.bitnet import pack_weights, replace_with_bitnet_linear
 from transformers.utils.quantization_config import BitNetQuantConfig
 
@@ -34,7 +41,10 @@ def write_checkpoint(folder: Path, case: Case) -> Path:
     which unpacks: it is the bitlinear one with the other class in config.json and scales that multiply.
     """
     torch.manual_seed(case.seed)
-    model = BitNetForCausalLM(BitNetConfig(**case.config))
+    if case.graph == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**case.config))
+    else:
+        model = BitNetForCausalLM(BitNetConfig(**case.config))
     linear_class = "bitlinear" if case.storage in ("bitlinear", "autobitlinear-packed") else "autobitlinear"
     mode = "online" if case.storage.startswith("master") else "offline"
     quantisation = BitNetQuantConfig(linear_class=linear_class, quantization_mode=mode)
@@ -59,19 +69,31 @@ def tied_to_embedding(name: str, case: Case) -> bool:
     return bool(case.config["tie_word_embeddings"]) and name == "lm_head.weight"
 
 
-def load(folder: Path) -> BitNetForCausalLM:
+def load(folder: Path) -> PreTrainedModel:
     """The checkpoint as transformers runs it, in float32."""
-    model = BitNetForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     return model.eval()
 
 
-def logits(model: BitNetForCausalLM, tokens: list[int]) -> np.ndarray:
+def logits(model: PreTrainedModel, tokens: list[int]) -> np.ndarray:
     """float32 [tokens, vocab]."""
     with torch.no_grad():
         return model(torch.tensor([tokens])).logits[0].float().numpy()
 
 
-def greedy(model: BitNetForCausalLM, tokens: list[int], steps: int) -> list[int]:
+def greedy_cached(model: PreTrainedModel, tokens: list[int], steps: int) -> list[int]:
+    """The most probable continuation, each token from the keys and values kept so far."""
+    found, kept, feed = [], None, tokens
+    with torch.no_grad():
+        for _ in range(steps):
+            out = model(torch.tensor([feed]), past_key_values=kept, use_cache=True)
+            kept = out.past_key_values
+            feed = [int(out.logits[0, -1].argmax())]
+            found += feed
+    return found
+
+
+def greedy(model: PreTrainedModel, tokens: list[int], steps: int) -> list[int]:
     """The most probable continuation, token by token, each from the whole text (no cache)."""
     text = list(tokens)
     for _ in range(steps):
@@ -98,7 +120,7 @@ def _random_values(
     return torch.from_numpy((spread * random.standard_normal(shape)).astype(np.float32))
 
 
-def _set(model: BitNetForCausalLM, name: str, values: torch.Tensor) -> None:
+def _set(model: PreTrainedModel, name: str, values: torch.Tensor) -> None:
     """Put values in the place of a parameter or buffer that still is on the meta device."""
     owner_name, _, attribute = name.rpartition(".")
     owner = model.get_submodule(owner_name)

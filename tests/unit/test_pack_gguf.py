@@ -180,7 +180,7 @@ def test_nan_in_the_weights_is_one_clear_error(tmp_path, name, value):
     ("change", "message"),
     [
         ({"general.architecture": "gemma"}, "the architecture is 'gemma'"),
-        ({"general.architecture": U32(1)}, "the architecture is 1"),
+        ({"general.architecture": U32(1)}, "general.architecture is no text"),
         ({"general.alignment": U32(3)}, "general.alignment"),
         ({"bitnet-b1.58.block_count": U32(0)}, "above 0"),
         ({"bitnet-b1.58.block_count": U32(2)}, "lacks tensor blk.1"),
