@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nis_edge.errors import ConfigError
+from nis_edge.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     from nis_edge.pack.checkpoint import Checkpoint
@@ -72,12 +72,18 @@ def run(args: argparse.Namespace) -> int:
     """Pack, and say what was made."""
     if args.output.is_dir() or not args.output.parent.is_dir():
         raise ConfigError(f"{args.output}: is a folder or lies in none; name the file to write; nothing was written")
-    checkpoint = _read(args)
     try:
-        _check_tokenizer(checkpoint)
-        digest, manifest = _write(args.output, checkpoint.manifest, checkpoint.tensors, golden=not args.no_golden)
-    finally:
-        checkpoint.close()
+        checkpoint = _read(args)
+        try:
+            _check_tokenizer(checkpoint)
+            digest, manifest = _write(args.output, checkpoint.manifest, checkpoint.tensors, golden=not args.no_golden)
+        finally:
+            checkpoint.close()
+    except MemoryError as error:
+        raise DeviceError(
+            f"{args.source}: a tensor of it does not fit this machine's memory; nothing was written, an older"
+            f" {args.output.name} is untouched: pack it on a larger machine"
+        ) from error
     size_bytes = args.output.stat().st_size
     if args.json:
         facts = {

@@ -31,7 +31,10 @@ class Tokenizer:
 
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises the bare Exception
+        except BaseException as error:
+            # tokenizers raises the bare Exception, and where its own code fails a panic that is no Exception at all.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise ModelError(f"the package's tokenizer can't be read ({error}); pack the model again") from error
         return cls(tokenizer, specials or {})
 

@@ -1,16 +1,20 @@
 """Reading GGUF files: every type, every architecture, tokenizers, and what is refused with which flag."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from nis_edge.cli import main
 from nis_edge.errors import PackFormatError
+from nis_edge.pack import i2s_order
 from nis_edge.pack.checkpoint import Choices
+from nis_edge.pack.ggml_blocks import I2S_ORDERS, i2s_matrix
 from nis_edge.pack.gguf_checkpoint import read_gguf_checkpoint
 from nis_edge.pack.reader import open_package
 from nis_edge.pack.ternary import unpack_ternary
 from nis_edge.pack.writer import write_package
-from tests.support.gguf_files import U32, GgufFile, byte_level_keys, gguf_of, random_model
+from tests.support.gguf_files import U32, GgufFile, byte_level_keys, encode, gguf_of, random_model
 from tests.support.tiny_models import tiny_tokenizer_json
 
 MATRIX_TYPES = ("F32", "F16", "BF16", "TQ1_0", "TQ2_0", "I2_S")
@@ -94,6 +98,51 @@ def test_a_model_that_uses_its_channels_unevenly_shows_its_order(tmp_path, order
     assert f"in the order {order}:" in made.notes[0]
     with open_package(tmp_path / "a.nis") as package:
         assert_holds(package, model)
+
+
+class NanoChannels:
+    """The shipped model, trained by this project, as if its matrices stood in a GGUF file of the given order.
+
+    Its widths are no multiple of a block, so each matrix is cut to whole ones.
+    """
+
+    def __init__(self, package, true_order):
+        self.package, self.true_order = package, true_order
+        self.layers = package.manifest.architecture.layers
+
+    def codes(self, layer, part, order):
+        matrix = self.package.matrix(f"trunk.{layer}.{part}")
+        codes = unpack_ternary(matrix.packed, matrix.rows, matrix.columns)
+        codes = codes[: codes.shape[0] // 4 * 4, : codes.shape[1] // 128 * 128]
+        raw = np.frombuffer(encode(codes.astype(np.float32), "I2_S", order=self.true_order), np.uint8)
+        return i2s_matrix(raw, codes.shape, order)
+
+    def norm(self, layer, part):
+        values = self.package.float32(f"trunk.{layer}.{part}")
+        return values[: values.size // 128 * 128]
+
+    def embedding(self, rows):
+        return self.package.float32("embed", slice(0, rows))[:, :128]
+
+
+@pytest.mark.parametrize("order", I2S_ORDERS)
+def test_a_trained_model_shows_its_order(order):
+    """18 standard deviations in the right order, at most 4.4 in a wrong one."""
+    path = Path(__file__).parents[2] / "models" / "nis-nano" / "nis-nano.nis"
+    with open_package(path, check_content=False) as package:
+        found, evidence = i2s_order.tested_order(NanoChannels(package, order))
+    assert found == order, evidence
+
+
+def test_a_tensor_beyond_the_memory_is_one_clear_error(tmp_path, monkeypatch, capsys):
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("nis_edge.pack.ggml_blocks.ternary_blocks", exhausted)
+    path = gguf_of(random_model(23), "TQ2_0").write(tmp_path / "a.gguf")
+    assert main(["pack", str(path), "-o", str(tmp_path / "a.nis")]) == 1
+    assert "does not fit this machine's memory" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.gguf"]
 
 
 def test_a_scale_that_divides_is_turned_round_only_on_demand(tmp_path):
