@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ def case(
     )
 
 
+def llama_case(storage: str, seed: int, **numbers: Any) -> Case:
+    """The same for a Llama with ternary matrices."""
+    return replace(case(storage, seed, **numbers), graph="llama")
+
+
 def random_case(seed: int) -> Case:
     """A shape nobody chose: any heads and groups, widths in fours (the packed storages hold four rows in a byte)."""
     random = np.random.default_rng(seed)
@@ -89,6 +94,8 @@ RECORDED_CASES = (
     case("bitlinear", 13, hidden=72, heads=9, kv_heads=3, tied=False, ffn=76, vocab=64),
     case("autobitlinear-packed", 14, hidden=64, heads=2, kv_heads=1, tied=True, ffn=132, vocab=64),
     case("autobitlinear-real", 15, hidden=16, heads=2, kv_heads=2, tied=False, ffn=20, vocab=64),
+    llama_case("bitlinear", 16, hidden=40, heads=5, kv_heads=1, tied=False, ffn=44, vocab=64),
+    llama_case("master-bf16", 17, hidden=24, heads=3, kv_heads=3, tied=True, ffn=36, vocab=64),
 )
 """Smaller still: these checkpoints are kept in tests/parity/recorded, for machines without torch."""
 

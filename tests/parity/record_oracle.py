@@ -8,6 +8,7 @@ when a case is added or transformers changes what it computes; the versions stan
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ GREEDY_STEPS = 16
 
 
 def main() -> None:
-    """Record every case afresh."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    for case in cases.RECORDED_CASES:
+    """Record afresh the cases named on the command line, or every one."""
+    names = sys.argv[1:] or [case.name for case in cases.RECORDED_CASES]
+    for case in (case for case in cases.RECORDED_CASES if case.name in names):
+        shutil.rmtree(FOLDER / case.name, ignore_errors=True)
         folder = oracle.write_checkpoint(FOLDER / case.name, case)
         (folder / "generation_config.json").unlink(missing_ok=True)
         model = oracle.load(folder)
