@@ -135,7 +135,7 @@ class Fleet:
         ota("publish", self.repository, "--to", str(self.tmp / "www"))
 
     def notify(self) -> None:
-        ota("notice", self.repository, "--mqtt", f"127.0.0.1:{self.broker.port}", "--site", "lab")
+        ota("publish-bundle", self.repository, "--mqtt", f"127.0.0.1:{self.broker.port}", "--site", "lab")
 
     def start(self) -> RunningDaemon:
         self.daemons.append(RunningDaemon(self.tmp, self.config))

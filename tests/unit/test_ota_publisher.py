@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nis_ota import cli, publishing
+from nis_ota import cli, destinations, publishing
 from nis_ota.keys import PASSPHRASE_VARIABLE, KeyRing
 from nis_ota.repository import LIFE, Quorum, Repository
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
@@ -62,7 +63,7 @@ def test_what_is_published_passes_the_device_s_own_check(
     root = str(fleet / "metadata" / "1.root.json")
     assert cli.main(["verify", str(tmp_path / "www"), "--root", root, "--json"]) == 0
     (seen,) = json.loads(capsys.readouterr().out)
-    assert (seen["cohort"], seen["target"], seen["release_counter"]) == ("stable", "models/tiny/1.0.0.nis", 1)
+    assert (seen["name"], seen["target"], seen["release_counter"]) == ("stable", "models/tiny/1.0.0.nis", 1)
 
 
 def test_root_and_models_need_two_of_three_offline_keys_and_online_roles_have_keys_of_their_own(fleet: Path) -> None:
@@ -90,13 +91,13 @@ def test_files_are_written_in_the_safe_order_and_the_timestamp_comes_after_every
     assert cli.main(["add-target", str(fleet), str(package), "--release-counter", "1", "--offer-to", "stable"]) == 0
     repository = Repository(fleet, KeyRing([fleet / "keys"]))
     repository.sign_online()
-    written = [path.relative_to(tmp_path / "www") for path in publishing.publish(repository, tmp_path / "www")]
-    kinds = [path.parts[0] if path.parts[0] != "metadata" else path.name.split(".", 1)[-1] for path in written]
+    written = publishing.publish(repository, tmp_path / "www")
+    kinds = [name.split("/")[0] if name[:9] != "metadata/" else name.split(".", 1)[-1] for name in written]
     assert kinds == [
-        "targets", "targets", "root.json", "models.json", "rollout.json", "targets.json", "snapshot.json", "json",
-        "bundles",
+        "targets", "targets", "targets", "root.json", "models.json", "rollout.json", "targets.json", "snapshot.json",
+        "json", "bundles",
     ]  # fmt: skip
-    assert written[-2].name == "timestamp.json"
+    assert written[-2] == "metadata/timestamp.json"
 
 
 def test_published_targets_carry_their_hash_in_their_name_and_are_not_written_twice(
@@ -197,10 +198,10 @@ def test_refreshing_renews_the_timestamp_each_time_and_the_snapshot_when_half_it
         (["add-target", "FLEET", "PACKAGE", "--release-counter", "1", "--name", "../x"], "lower-case letters"),
         (["add-target", "FLEET", "PACKAGE", "--release-counter", "1", "--offer-to", "Stable!"], "a-z, 0-9"),
         (["add-target", "FLEET", "PACKAGE", "--release-counter", "1", "--minimum-agent", "new"], "cannot be signed"),
-        (["offer", "FLEET", "models/tiny/9.nis"], "nis-ota add-target"),
+        (["rollout", "start", "FLEET", "models/tiny/9.nis"], "nis-ota add-target"),
         (["publish", "NOWHERE", "--to", "WWW"], "nis-ota init-repo"),
         (["verify", "NOWHERE", "--root", "ROOT"], "nis-ota publish"),
-        (["notice", "FLEET", "--mqtt", "127.0.0.1:9", "--cohort", "stable"], "nis-ota offer"),
+        (["publish-bundle", "FLEET", "--mqtt", "127.0.0.1:9", "--cohort", "stable"], "nis-ota rollout start"),
         (["init-repo", "FLEET", "--plain-keys"], "choose a new folder"),
     ],
 )
@@ -238,11 +239,26 @@ def test_wrong_words_end_with_code_2(words: list[str], capsys: pytest.CaptureFix
     capsys.readouterr()
 
 
-def test_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("init-repo", "add-target", "offer", "publish", "notice", "refresh-online", "verify"):
+def every_command() -> list[list[str]]:
+    """The words of every command, from the parser itself."""
+
+    def below(parser: argparse.ArgumentParser, words: list[str]) -> list[list[str]]:
+        groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if not groups:
+            return [words]
+        return [found for name, sub in groups[0].choices.items() for found in below(sub, [*words, name])]
+
+    return below(cli._parser(), [])
+
+
+def test_every_command_shows_an_example_and_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in every_command():
         with pytest.raises(SystemExit):
-            cli.main([command, "--help"])
-        assert f"Example: nis-ota {command}" in capsys.readouterr().out
+            cli.main([*command, "--help"])
+        shown = capsys.readouterr().out
+        assert "Example: " in shown
+        assert f"nis-ota {' '.join(command)}" in shown.split("Example: ")[1]
+        assert "--json" in shown
     assert cli.main([]) == 2
     assert "The first update in five lines" in capsys.readouterr().out
 
@@ -304,7 +320,7 @@ def test_a_full_disk_while_publishing_leaves_the_old_timestamp_in_place(
     def full(*_args: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(publishing, "copy_durably", full)
+    monkeypatch.setattr(destinations, "copy_durably", full)
     capsys.readouterr()
     assert cli.main(["publish", str(fleet), "--to", str(www)]) == 1
     assert "No space left" in said(capsys)
