@@ -12,7 +12,8 @@ published file (`published_name`):
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -109,6 +110,38 @@ class SignedFacts(msgspec.Struct, frozen=True, kw_only=True):
     blocks: BlockList | None = None
     deltas: Annotated[tuple[DeltaFrom, ...], msgspec.Meta(max_length=UPDATE_DELTAS_MAX)] = ()
     bounds: Bounds = Bounds()
+
+
+_UNSAID: Final = SignedFacts(version="0", release_counter=1, hardware=("any",))
+_ALWAYS_SAID: Final = frozenset({"version", "release_counter", "security_epoch", "hardware"})
+
+
+def encode_facts(facts: SignedFacts) -> dict[str, Any]:
+    """The facts as they stand in metadata.
+
+    What is at its default is left out, since every device reads it daily. Fractions are decimal strings: the canonical
+    JSON that signatures cover knows no floats.
+    """
+    whole, unsaid = msgspec.to_builtins(facts), msgspec.to_builtins(_UNSAID)
+    said = {name: value for name, value in whole.items() if name in _ALWAYS_SAID or value != unsaid[name]}
+    return {name: _without_floats(value) for name, value in said.items()}
+
+
+def read_facts(custom: Mapping[str, Any]) -> SignedFacts:
+    """The facts out of metadata, fractions as numbers again.
+
+    Raises:
+        msgspec.ValidationError: they are malformed; the publisher acts.
+    """
+    return msgspec.convert(custom, SignedFacts, strict=False)
+
+
+def _without_floats(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else repr(value)
+    if isinstance(value, dict):
+        return {name: _without_floats(inner) for name, inner in value.items() if inner is not None}
+    return [_without_floats(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def check_path(path: str) -> str:

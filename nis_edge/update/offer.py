@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
-from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path
+from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path, read_facts
 from nis_edge.update.journal import Journal, Slot
 from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, read_rollout, rollout_bucket, rollout_path
 
@@ -76,7 +76,7 @@ def golden_hash(golden: Iterable[Golden]) -> str:
 def offered_version(target: Target | None) -> str | None:
     """The version of a target for the status; None when its signed facts are malformed."""
     try:
-        return None if target is None else msgspec.convert(target.custom, SignedFacts).version
+        return None if target is None else read_facts(target.custom).version
     except msgspec.ValidationError:
         return None
 
@@ -93,7 +93,7 @@ def judge(rollout: Rollout, target: Target, device: Device, journal: Journal) ->
     if target.path != rollout.target or target.sha256 != rollout.sha256 or target.length != rollout.length:
         return _refuse(UntrustedMetadataError, f"rollout of {rollout.target} differs from what is signed offline")
     try:
-        facts = msgspec.convert(target.custom, SignedFacts)
+        facts = read_facts(target.custom)
     except msgspec.ValidationError as error:
         return _refuse(UntrustedMetadataError, f"signed facts of {target.path} are malformed: {error}")
     slot = Slot(

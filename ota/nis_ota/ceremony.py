@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key, Signature
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
@@ -120,7 +120,10 @@ class Staged:
                 continue
             signer = ring.signer(key)
             if signer is not None:
-                self.metadata.sign(signer, append=True)
+                try:
+                    self.metadata.sign(signer, append=True)
+                except UnsignedMetadataError as error:
+                    raise (error.__cause__ if isinstance(error.__cause__, PublisherError) else error) from None
                 added.append(keys.name_of(key))
         return added
 

@@ -45,6 +45,9 @@ class Destination(Protocol):
             PublisherError, OSError: it could not; what was published before is whole.
         """
 
+    def remove(self, name: str) -> None:
+        """Take a hint back that nobody needs any more; nothing may rely on it being gone."""
+
     def flush(self) -> None:
         """Return when everything put so far is where devices fetch it; what comes after may rely on it."""
 
@@ -90,6 +93,10 @@ class Folder:
         copy_durably(content, path)
         return True
 
+    def remove(self, name: str) -> None:
+        """As `Destination.remove`."""
+        (self.path / name).unlink(missing_ok=True)
+
     def flush(self) -> None:
         """Every file was flushed when it was written."""
 
@@ -131,6 +138,11 @@ class Bucket:
                 self._client.upload_file(str(content), self._bucket, key, ExtraArgs=head)  # in parts when it is large
         return True
 
+    def remove(self, name: str) -> None:
+        """As `Destination.remove`."""
+        with _S3(f"{self.name}: {name}"):
+            self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}" if self._prefix else name)
+
     def flush(self) -> None:
         """S3 is strongly consistent: an object that was put is what everyone reads."""
 
@@ -162,6 +174,9 @@ class Rsync:
         del cache
         self._gathered[name] = content
         return True
+
+    def remove(self, name: str) -> None:
+        """It stays there, unbelieved by every device."""
 
     def flush(self) -> None:
         """Send what was gathered.

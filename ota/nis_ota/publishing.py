@@ -44,6 +44,8 @@ def publish(
                 size = len(content) if isinstance(content, bytes) else content.stat().st_size
                 report(f"wrote {name} ({size} bytes)")
         place.flush()
+    for name in repository.withdrawn():
+        place.remove(f"{BUNDLES}/{name}.json")
     return written
 
 

@@ -25,7 +25,16 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 
 from nis_edge.errors import NisEdgeError
 from nis_edge.limits import UPDATE_DELTAS_MAX
-from nis_edge.update.facts import COHORT, BlockList, DeltaFrom, SignedFacts, check_path, published_name
+from nis_edge.update.facts import (
+    COHORT,
+    BlockList,
+    DeltaFrom,
+    SignedFacts,
+    check_path,
+    encode_facts,
+    published_name,
+    read_facts,
+)
 from nis_edge.update.rollout import Rollout, encode_rollout, override_path, read_rollout, rollout_path
 from nis_ota import ceremony, keys
 from nis_ota.ceremony import SERIALIZER, Staged, Wanted
@@ -36,6 +45,9 @@ from nis_ota.roles import AGENT, DELEGATED, ISSUED_FIELD, LIFE, MODELS, ONLINE_R
 __all__ = ["LIFE", "MODELS", "ROLLOUT", "Quorum", "Repository"]
 
 S = TypeVar("S", bound=Root | Snapshot | Targets)
+
+REMEMBERED: Final = 50
+"""How many versions back withdrawn rollouts are looked for."""
 
 AGENT_FILE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,127}")
 
@@ -123,7 +135,7 @@ class Repository:
         blocks = self._store_blocks(path, package)
         deltas = tuple(self._store_delta(path, package, self.listed(base)) for base in delta_from)
         facts = msgspec.structs.replace(facts, blocks=blocks, deltas=(*facts.deltas, *deltas))
-        info.unrecognized_fields["custom"] = custom_of(facts)
+        info.unrecognized_fields["custom"] = encode_facts(facts)
         listed.signed.targets[path] = info
         self._sign_next(MODELS, listed)
         return path
@@ -141,7 +153,7 @@ class Repository:
         if len(kept) >= UPDATE_DELTAS_MAX:
             raise PublisherError(f"{path} has {len(kept)} deltas, and devices read at most {UPDATE_DELTAS_MAX}")
         listed = self._load(MODELS, Targets)
-        listed.signed.targets[path].unrecognized_fields["custom"] = custom_of(
+        listed.signed.targets[path].unrecognized_fields["custom"] = encode_facts(
             msgspec.structs.replace(facts, deltas=(*kept, made))
         )
         self._sign_next(MODELS, listed)
@@ -359,7 +371,7 @@ class Repository:
             PublisherError: no device could read it.
         """
         try:
-            return msgspec.convert(target.custom, SignedFacts)
+            return read_facts(target.custom or {})
         except msgspec.ValidationError as error:
             raise PublisherError(f"signed facts of {target.path} are malformed: {error}; list it again") from error
 
@@ -392,6 +404,17 @@ class Repository:
                 name = path.removeprefix("rollout/").removesuffix(".json")
                 found[name] = self.target_file(path, info.hashes["sha256"])
         return found
+
+    def withdrawn(self) -> list[str]:
+        """Documents (`dev.ID`) that lately were signed and are no more: their bundles are to be taken back."""
+        newest, present = self._newest(ROLLOUT), set(self.documents())
+        found: set[str] = set()
+        for version in range(max(1, newest - REMEMBERED), newest):
+            path = self.metadata / f"{version}.{ROLLOUT}.json"
+            if path.is_file():
+                signed = Metadata[Targets].from_file(str(path)).signed.targets
+                found.update(name.removeprefix("rollout/").removesuffix(".json") for name in signed)
+        return sorted(found - present)
 
     def cohorts(self) -> dict[str, Path]:
         """The rollout document's file of every cohort."""
@@ -559,16 +582,6 @@ class Repository:
             scratch.unlink(missing_ok=True)
         self._store_blocks(path, self.targets / published_name(path, made.sha256, "delta"))
         return made
-
-
-def custom_of(facts: SignedFacts) -> Any:
-    """The facts as they stand in metadata: what is at its default is left out, since every device reads it daily."""
-    whole, plain = msgspec.to_builtins(facts), msgspec.to_builtins(_DEFAULTS)
-    return {name: value for name, value in whole.items() if name in _ALWAYS or value != plain[name]}
-
-
-_ALWAYS = frozenset({"version", "release_counter", "hardware", "security_epoch"})
-_DEFAULTS = SignedFacts(version="0", release_counter=1, hardware=("any",))
 
 
 def _block_lists(facts: SignedFacts) -> list[BlockList]:

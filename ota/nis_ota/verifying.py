@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
@@ -17,7 +17,7 @@ from nis_edge.adapters.tuf_client import HttpFetcher, TrustedRepository
 from nis_edge.errors import NisEdgeError
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX, UPDATE_DOCUMENT_BYTES_MAX
 from nis_edge.update.bundle import decode_bundle
-from nis_edge.update.facts import SignedFacts, published_name
+from nis_edge.update.facts import published_name, read_facts
 from nis_edge.update.rollout import read_rollout
 from nis_ota.errors import PublisherError
 from nis_ota.publishing import BUNDLES
@@ -122,7 +122,7 @@ def _look(repository: TrustedRepository, fetcher: PlaceFetcher, base: str, name:
     if target is None or target.sha256 != rollout.sha256:
         raise PublisherError(f"{name} is offered {rollout.target}, which is not signed offline like that")
     try:
-        facts: Any = msgspec.convert(target.custom, SignedFacts)
+        facts = read_facts(target.custom)
     except msgspec.ValidationError as error:
         raise PublisherError(f"signed facts of {target.path} are malformed: {error}") from error
     _check_file(fetcher, base, published_name(target.path, target.sha256), target.sha256)

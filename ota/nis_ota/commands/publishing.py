@@ -123,7 +123,10 @@ def _retain(args: argparse.Namespace, repository: Repository, names: list[str]) 
         device = name.removeprefix("dev.")
         topic = bundle_topic(args.site, name) if device == name else device_bundle_topic(args.site, device)
         payloads[topic] = bundle_bytes(repository, name)
+    withdrawn = [device_bundle_topic(args.site, name.removeprefix("dev.")) for name in repository.withdrawn()]
     with Broker(shared.access(args)) as broker:
+        for topic in withdrawn:
+            broker.publish(topic, b"", retain=True)
         for topic, payload in payloads.items():
             broker.publish(topic, payload, retain=True)
     return {topic: len(payload) for topic, payload in payloads.items()}

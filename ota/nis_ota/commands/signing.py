@@ -264,6 +264,12 @@ def merge(args: argparse.Namespace) -> int:
         if not staged[name].complete and present.is_file():
             staged[name].write(present)  # keep the signatures that came, until the others do
         taken.append(str(repository.take_in(staged[name], roles[name])))
+    for path in sorted(
+        repository.staged.glob("*.json")
+    ):  # online roles of a new repository, which had to wait for these
+        rest = ceremony.Staged.read(path)
+        if rest.complete and (repository.metadata / "1.targets.json").is_file():
+            taken.append(str(repository.take_in(rest, role_of_file(path, rest))))
     shared.tell(args, {"taken": taken}, *(f"took in {path}" for path in taken),
                 f"next: nis-ota publish {args.into} --to PLACE")  # fmt: skip
     return 0

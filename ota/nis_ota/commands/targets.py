@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,13 @@ def register(commands: shared.Commands) -> None:
     command.add_argument("--offer-to", action="append", default=[], metavar="COHORT", help="offer it to all at once")
     trial = command.add_argument_group("trial on the device; what is not given is not bounded")
     for name, text in BOUNDS.items():
-        trial.add_argument(f"--{name}", type=float, metavar="X", help=text)
+        trial.add_argument(f"--{name}", type=number, metavar="X", help=text)
     shadow = command.add_argument_group("shadow: the new model judges beside the old one before it may answer")
     shadow.add_argument("--shadow-windows", type=int, metavar="N", help="windows that both must have judged")
     shadow.add_argument("--shadow-seconds-max", type=float, default=86400.0, metavar="S", help="default: a day")
     shadow.add_argument("--shadow-on-few", choices=("pass", "fail"), default="pass", help="fewer windows by then mean")
     for name, text in SHADOW.items():
-        shadow.add_argument(f"--{name}", type=float, metavar="X", help=text)
+        shadow.add_argument(f"--{name}", type=number, metavar="X", help=text)
     shared.keys_argument(command, stage=True)
 
     command = shared.add(
@@ -83,6 +84,14 @@ def register(commands: shared.Commands) -> None:
     shared.repository_argument(command)
     command.add_argument("file", type=Path, help="a wheel, or any file an installer takes")
     shared.keys_argument(command, stage=True)
+
+
+def number(text: str) -> float:
+    """A finite number, for argparse."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def add_target(args: argparse.Namespace) -> None:
