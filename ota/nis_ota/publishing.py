@@ -17,6 +17,9 @@ from nis_ota.repository import Repository
 
 BUNDLES: Final = "bundles"
 
+CHECK_BYTES_MAX: Final = 8192
+"""What one look may cost a device that knows the newest root (design: ota, goal line)."""
+
 Report = Callable[[str], None]
 Put = tuple[str, Path | bytes, str]
 
@@ -67,6 +70,13 @@ def _steps(repository: Repository, *, online_only: bool) -> Iterator[list[Put]]:
     yield [(f"metadata/{path.name}", path, CACHE_FOR_EVER) for path in versioned]
     yield [(f"metadata/{timestamp.name}", timestamp, CACHE_BRIEFLY)]
     yield [(f"{BUNDLES}/{name}.json", bundle_bytes(repository, name), CACHE_BRIEFLY) for name in repository.documents()]
+
+
+def check_bytes(repository: Repository) -> int:
+    """Bytes of metadata that a device reads to look once, when it knows the newest root."""
+    files = [path for path in repository.current_files() if not path.name.endswith((".root.json", ".agent.json"))]
+    documents = [path.stat().st_size for path in repository.documents().values()]
+    return sum(path.stat().st_size for path in files) + max(documents, default=0)
 
 
 def export(repository: Repository, name: str, folder: Path, report: Report = lambda _line: None) -> list[str]:

@@ -273,4 +273,4 @@ def test_the_readme_s_first_fleet_works_as_it_is_written(mosquitto: Mosquitto, w
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     assert "Traceback" not in done.stderr
     assert done.stdout.count("a device would take it") >= 3
-    assert re.search(r"installed +0\.1\.0", done.stdout)
+    assert re.search(r"on trial +0\.1\.0: PROBATION", done.stdout)

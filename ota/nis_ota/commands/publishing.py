@@ -95,6 +95,12 @@ def _put_out(args: argparse.Namespace, repository: Repository, *, online_only: b
     place = shared.place(args)
     report = shared.warn if args.json else print
     written = publishing.publish(repository, place, report, online_only=online_only)
+    cost = publishing.check_bytes(repository)
+    if cost > publishing.CHECK_BYTES_MAX:
+        shared.warn(
+            f"WARNING: one look costs a device {cost} bytes of metadata, more than {publishing.CHECK_BYTES_MAX}; "
+            f"take old models off the list: nis-ota revoke target {args.folder} TARGET"
+        )
     topics = _retain(args, repository, list(repository.documents())) if args.mqtt else {}
     shared.tell(
         args,
