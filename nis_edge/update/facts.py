@@ -133,7 +133,19 @@ def read_facts(custom: Mapping[str, Any]) -> SignedFacts:
     Raises:
         msgspec.ValidationError: they are malformed; the publisher acts.
     """
-    return msgspec.convert(custom, SignedFacts, strict=False)
+    bounds = custom.get("bounds")
+    if isinstance(bounds, dict):
+        custom = {**custom, "bounds": _with_floats(bounds)}
+    return msgspec.convert(custom, SignedFacts)
+
+
+_FRACTION: Final = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,2})?")
+
+
+def _with_floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_floats(inner) for name, inner in value.items()}
+    return float(value) if isinstance(value, str) and _FRACTION.fullmatch(value) else value
 
 
 def _without_floats(value: Any) -> Any:

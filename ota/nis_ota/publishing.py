@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from nis_edge.update.bundle import Bundle, encode_bundle
+from nis_edge.update.rollout import Rollout
 from nis_ota.destinations import CACHE_BRIEFLY, CACHE_FOR_EVER, Destination, Folder
 from nis_ota.errors import PublisherError
 from nis_ota.repository import Repository
@@ -59,10 +62,10 @@ def _steps(repository: Repository, *, online_only: bool) -> Iterator[list[Put]]:
         versioned = [path for path in versioned if path.name.endswith((".snapshot.json", ".rollout.json"))]
     else:
         files = repository.model_files() | repository.agent_files()
-        missing = next((path for path in files.values() if not path.is_file()), None)
+        missing = next((path for name, path in files.items() if name.endswith(".nis") and not path.is_file()), None)
         if missing is not None:
             raise PublisherError(f"{missing} is missing; restore it, or list the package again with nis-ota add-target")
-        yield [(f"targets/{name}", path, CACHE_FOR_EVER) for name, path in files.items()]
+        yield [(f"targets/{name}", path, CACHE_FOR_EVER) for name, path in files.items() if path.is_file()]
     yield [
         (f"targets/{path.relative_to(repository.targets)}", path, CACHE_FOR_EVER)
         for path in repository.documents().values()
@@ -117,7 +120,7 @@ def bundle_bytes(repository: Repository, name: str) -> bytes:
     if document is None:
         raise PublisherError(f"nothing is offered to {name!r}; offer a model: nis-ota rollout start")
     device = name.removeprefix("dev.") if name.startswith("dev.") else None
-    cohort = name if device is None else repository.rollouts()[name].cohort
+    cohort = name if device is None else msgspec.json.decode(document.read_bytes(), type=Rollout).cohort
     files = {path.name: path.read_text(encoding="utf-8") for path in repository.current_files()}
     del files["1.root.json"]  # every device has the first root: it was given it
     files = {name: text for name, text in files.items() if not name.endswith(".agent.json")}  # devices ask for it then

@@ -453,6 +453,18 @@ class Repository:
         top = {role: ceremony.wanted_by_root(root, role) for role in ("root", "targets", "snapshot", "timestamp")}
         return top | {role: ceremony.wanted_by_targets(targets, role) for role in self.delegated()}
 
+    def check_files(self) -> None:
+        """Refuse to go on while a file that metadata vouches for is missing here: devices would ask for it in vain.
+
+        Raises:
+            PublisherError: one is.
+        """
+        for path in (self.model_files() | self.agent_files()).values():
+            if not path.is_file():
+                raise PublisherError(
+                    f"{path} is missing; restore it, or make it again (nis-ota add-target, make-delta)"
+                )
+
     def check_signatures(self) -> None:
         """Refuse to go on while a role's newest version is not signed by those who may sign it now.
 

@@ -71,6 +71,7 @@ def publish(args: argparse.Namespace) -> None:
     """`nis-ota publish`."""
     repository = shared.open_repository(args)
     repository.check_signatures()
+    repository.check_files()
     repository.sign_online()
     _put_out(args, repository, online_only=False)
 
