@@ -145,7 +145,7 @@ def web_server(folder: Path) -> Iterator[str]:
 def make_repository(folder: Path) -> Path:
     """A repository with throwaway keys, published while it offers nothing yet; returns the root a device is given."""
     repository = folder / "repository"
-    publisher("init-repo", str(repository), "--root", "1/1", "--targets", "1/1", "--plain-keys")
+    publisher("init-repo", str(repository), "--quick")
     publisher("publish", str(repository), "--to", str(folder / "www"))
     print("publisher: a signed repository with throwaway keys")
     return repository / "metadata" / "1.root.json"
