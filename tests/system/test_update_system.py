@@ -239,7 +239,7 @@ def publish(port: int, topic: str, payload: bytes) -> None:
 def test_a_tampered_target_is_refused_by_a_running_daemon_which_goes_on(fleet: Fleet) -> None:
     fleet.release("1.0.0", 1)
     fleet.publish()
-    target = next((fleet.tmp / "www" / "targets" / "models" / "tiny").iterdir())
+    target = next((fleet.tmp / "www" / "targets" / "models" / "tiny").glob("*.nis"))
     data = bytearray(target.read_bytes())
     data[len(data) // 2] ^= 1
     target.write_bytes(data)
