@@ -20,6 +20,7 @@ from nis_edge.inbox import Inbox
 from nis_edge.latency import Latencies
 from nis_edge.limits import EVENT_BYTES_MAX, EXCERPTS_KEPT, INBOX_DRAIN_MAX
 from nis_edge.logs import Occasional
+from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.explain import excerpt
 from nis_edge.monitor.machine import (
     AgentEvents,
@@ -172,11 +173,13 @@ class Judging:
             self._ask(effect)
         elif isinstance(effect, Raised):
             found = effect.finding
-            self._log.warning("finding.raised", label=found.label, severity=found.severity, agents=found.agents)
-            self._tell(found, "raised")
+            if is_alert(found):
+                self._log.warning("finding.raised", label=found.label, severity=found.severity, agents=found.agents)
+                self._tell(found, "raised")
         elif isinstance(effect, Cleared):
-            self._log.info("finding.cleared", label=effect.finding.label, agents=effect.finding.agents)
-            self._tell(effect.finding, "cleared")
+            if is_alert(effect.finding):
+                self._log.info("finding.cleared", label=effect.finding.label, agents=effect.finding.agents)
+                self._tell(effect.finding, "cleared")
         elif isinstance(effect, Refused):
             self._refused += effect.count
             self._occasional.warning("event.refused", "state", reason=effect.reason, unharmed="what is known already")

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from nis_edge.errors import ModelError
 from nis_edge.limits import EXCERPTS_KEPT
+from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.context import Window
 from nis_edge.monitor.explain import excerpt
 from nis_edge.monitor.machine import (
@@ -165,4 +166,4 @@ class Replay:
 
 
 def _same(left: Finding, right: Finding) -> bool:
-    return left.label == right.label and left.agents == right.agents
+    return left.label == right.label and left.agents == right.agents and is_alert(left) == is_alert(right)

@@ -21,6 +21,7 @@ import msgspec
 
 from nis_edge.cli import EXIT_DONE, EXIT_USAGE
 from nis_edge.errors import ConfigError, ModelError, NisEdgeError
+from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.explain import finding_lines, metric_text
 from nis_edge.monitor.labels import LABELS
 from nis_edge.monitor.machine import Options
@@ -184,7 +185,7 @@ def _report(
         sources = {episode.finding.source for episode in replay.episodes if episode.finding.label == label}
         tally.labels[label, "+".join(sorted({part for source in sources for part in source.split("+")}))] += 1
     if outcome is not None:
-        group = "with" if replay.episodes else "without"
+        group = "with" if any(is_alert(episode.finding) for episode in replay.episodes) else "without"
         tally.recorded[group] += 1
         tally.recorded_failed[group] += outcome == 0
     if replay.last is not None:
@@ -269,7 +270,7 @@ def _print_summary(tally: Tally) -> None:
         for group in ("with", "without"):
             total, failed = tally.recorded[group], tally.recorded_failed[group]
             if total:
-                print(f"  runs {group} findings recorded as failed: {failed} of {total} ({failed / total:.0%})")
+                print(f"  runs {group} alerts recorded as failed: {failed} of {total} ({failed / total:.0%})")
     never = {name: reasons for name, reasons in tally.unavailable.items() if sum(reasons.values()) == tally.runs}
     if never:
         print("  never available:")

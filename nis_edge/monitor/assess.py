@@ -46,7 +46,7 @@ def assess(state: MonitorState, t: float, now: float, *, time_known: bool, fresh
         model=state.answer,
         model_reason=_model_reason(state),
         changed=changed,
-        action=findings[0].action if findings else NOTHING_TO_DO,
+        action=findings[0].action if findings and is_alert(findings[0]) else NOTHING_TO_DO,
         events_seen=state.counts.events,
     )
 
@@ -88,6 +88,11 @@ def has_changed(state: MonitorState, t: float, *, time_known: bool, fresh_s: flo
     findings = fuse(state.open)
     level, _ = level_of(state, t, time_known=time_known, fresh_s=fresh_s)
     return bool(changes(state, status_of(state, findings), level, findings))
+
+
+def is_alert(finding: Finding) -> bool:
+    """Whether a finding moves the status and is told to the operator; one of severity low is a hint to look at."""
+    return finding.severity != "low"
 
 
 def name_of(finding: Finding) -> str:
@@ -156,6 +161,8 @@ def _model_reason(state: MonitorState) -> str | None:
         return state.judge_reason
     if state.answer is None:
         return state.answer_reason or "the model has not answered yet"
+    if state.judge.thresholds and not state.judge.decides:
+        return "the model is advisory: what it alone says is a hint and moves no status"
     if not state.judge.thresholds:
         return "the package holds no calibrated thresholds: the model's answer is shown and raises nothing"
     return None

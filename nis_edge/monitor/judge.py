@@ -2,7 +2,8 @@
 
 A finding of the model is raised where its probability passes the calibrated threshold of the package, twice in a row or
 clearly at once; it holds until the probability falls clearly below, twice in a row. What the model says weighs one step
-less than what a rule has shown: it can be wrong, and it has read hostile text.
+less than what a rule has shown: it can be wrong, and it has read hostile text. A model whose package doesn't say that
+it earned the right to decide gives hints (severity low), which move no status (record 0034).
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from nis_edge.wire.messages import ModelAnswer, Severity
 
 MODEL_RULE: Final = "model"
 MODEL_SUBJECT: Final = "team"
+
+STANDING: Final = "standing"
+DECIDES: Final = "decides"
+"""Entry of the package's calibration details by which its builder says that the model beat the rules' own evidence on
+systems it never saw. Absent or anything else: advisory."""
 
 STREAK: Final = 2
 """Answers in a row that raise or withdraw a finding: one odd window moves nothing."""
@@ -44,6 +50,7 @@ def judge_of(manifest: Manifest) -> Judge:
         model=f"{manifest.model.id} {manifest.model.version}",
         thresholds=dict(calibration.thresholds) if calibration else {},
         temperatures=dict(calibration.temperature) if calibration else {},
+        decides=calibration is not None and calibration.details.get(STANDING) == DECIDES,
     )
 
 
@@ -139,7 +146,7 @@ def _finding(
         rule=MODEL_RULE,
         subject=MODEL_SUBJECT,
         agents=known.agents if known else (asked.agent,),
-        severity=_one_step_less(TABLE[label].severity),
+        severity=_one_step_less(TABLE[label].severity) if judge.decides else "low",
         text=f"the model gives {probability:.0%} (threshold {threshold:.0%}): {TABLE[label].meaning}",
         evidence=asked.evidence,
         since=known.since if known else now,

@@ -38,7 +38,7 @@ from msgspec.structs import replace
 
 from nis_edge.limits import FINDINGS_OPEN_MAX
 from nis_edge.monitor.absorb import absorb_event
-from nis_edge.monitor.assess import assess, has_changed, name_of
+from nis_edge.monitor.assess import assess, has_changed, is_alert, name_of
 from nis_edge.monitor.context import Window, window_of
 from nis_edge.monitor.device import absorb_reading, device_verdicts, view_of
 from nis_edge.monitor.judge import weigh
@@ -358,10 +358,11 @@ def _speak(
     if not (has_news or is_due) and not has_changed(state, t, time_known=time_known, fresh_s=fresh_s):
         return state, ()
     assessment = assess(state, t, now, time_known=time_known, fresh_s=fresh_s)
-    known = {name_of(finding) for finding in state.findings}
-    current = {name_of(finding) for finding in assessment.findings}
-    raised = [Raised(finding) for finding in assessment.findings if name_of(finding) not in known]
-    cleared = [Cleared(finding) for finding in state.findings if name_of(finding) not in current]
+    # A hint that a rule confirms is told anew: it has become an alert.
+    known = {(name_of(finding), is_alert(finding)) for finding in state.findings}
+    current = {(name_of(finding), is_alert(finding)) for finding in assessment.findings}
+    raised = [Raised(found) for found in assessment.findings if (name_of(found), is_alert(found)) not in known]
+    cleared = [Cleared(found) for found in state.findings if (name_of(found), is_alert(found)) not in current]
     state = replace(
         state,
         emitted_t=t,

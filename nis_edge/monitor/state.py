@@ -93,13 +93,15 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SensorState(msgspec.Struct, frozen=True, kw_only=True):
-    """One sensor's recent past: ``over_t`` is since when its value lies beyond the limit for pressure."""
+    """One sensor's recent past: ``over_t`` is since when its value lies about the limit for pressure, ``over_n`` how
+    many readings that were."""
 
     last: Reading
     t: float
     values: tuple[float, ...] = ()
     absent: int = 0
     over_t: float | None = None
+    over_n: int = 0
     pressing: bool = False
 
 
@@ -147,11 +149,13 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         model: id and version.
         thresholds: label -> probability from which the finding is believed; a label without one is never raised.
         temperatures: label -> divisor of the logit; a label that has one gives calibrated probabilities.
+        decides: whether what it alone says may move the status; an advisory model's word is a hint (record 0034).
     """
 
     model: str
     thresholds: Mapping[str, float]
     temperatures: Mapping[str, float]
+    decides: bool = False
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

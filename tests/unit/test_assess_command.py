@@ -66,7 +66,7 @@ def test_a_run_with_a_loop_is_shown_with_its_evidence_and_a_good_one_is_only_cou
     assert "DEGRADED  bad/1" in out and "good/1" not in out
     assert "looping  high  helper" in out and "-> interrupt the agent" in out
     assert '[12] helper tool call: CALL look {"at": "shelf' in out
-    assert "2 judged, 17 events" in out and "runs with findings recorded as failed: 1 of 1" in out
+    assert "2 judged, 17 events" in out and "runs with alerts recorded as failed: 1 of 1" in out
     assert "\x1b" not in out and "\\u001b" in out
     assert "good/1" in run(capsys, file, "--no-model", "--all")[1]
 
@@ -176,7 +176,7 @@ def test_the_model_is_asked_for_each_event_and_named(
     assert outputs[0] == outputs[1]
     out, verdicts = outputs[0]
     assert "judged by the rules and the model tiny 0.0.1" in out
-    assert "goal_drift  medium  " in out and "(by the model, confidence" in out
+    assert "goal_drift  low  " in out and "DEGRADED  good/1" not in out and "(by the model, confidence" in out
     last = json.loads(verdicts.splitlines()[1])["last"]
     assert last["model"]["latency_ms"] is None and last["model"]["tokens"] > 20
     assert last["metrics"]["failure_probability"]["source"] == "modelled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from nis_edge.errors import ModelError
 from nis_edge.monitor.assess import fuse
@@ -25,7 +26,10 @@ from nis_edge.monitor.state import Judge, MonitorState, OpenFinding
 from nis_edge.pack.layout import Architecture, Calibration, Manifest, ModelIdentity, TaskHead
 from nis_edge.wire.messages import AgentEvent, Assessment, ModelAnswer
 
-CALIBRATED = Judge(model="test 1", thresholds={"goal_drift": 0.6, "looping": 0.5}, temperatures={"goal_drift": 1.5})
+CALIBRATED = Judge(
+    model="test 1", thresholds={"goal_drift": 0.6, "looping": 0.5}, temperatures={"goal_drift": 1.5}, decides=True
+)
+ADVISORY = replace(CALIBRATED, decides=False)
 
 
 class Desk:
@@ -200,3 +204,40 @@ def test_a_package_without_the_head_cannot_judge() -> None:
     assert (judge.model, judge.thresholds) == ("nano 3", {"looping": 0.7})
     with pytest.raises(ModelError, match="task head"):
         judge_of(manifest({}))
+
+
+def test_what_an_advisory_model_says_alone_is_a_hint_and_what_a_deciding_one_says_is_an_alert() -> None:
+    desk = Desk(ADVISORY)
+    desk.round(goal_drift=0.95)
+    assert [(f.label, f.severity) for f in desk.last.findings] == [("goal_drift", "low")]
+    assert (desk.last.status, desk.last.action) == ("healthy", "none")
+    assert "advisory" in (desk.last.model_reason or "")
+    desk = Desk()
+    desk.round(goal_drift=0.95)
+    assert (desk.last.status, desk.last.findings[0].severity) == ("degraded", "medium")
+
+
+def test_a_hint_that_a_rule_confirms_is_told_anew_as_an_alert() -> None:
+    desk = Desk(ADVISORY)
+    desk.round(looping=0.95)
+    assert [e.finding.severity for e in desk.effects if isinstance(e, Raised)] == ["low"]
+    for index in range(6):
+        desk.now += 1
+        call = AgentEvent(id=f"c{index}", ts=desk.now, agent="a", kind="tool_call", tool="look", args_hash="1")
+        answer = AgentEvent(id=f"r{index}", ts=desk.now, agent="a", kind="tool_result", tool="look", ok=True, text="-")
+        desk.put(AgentEvents((call, answer)))
+    raised = [effect.finding for effect in desk.effects if isinstance(effect, Raised)]
+    assert [(f.severity, f.source, f.agents) for f in raised] == [
+        ("low", "model", ("a",)), ("high", "rule+model", ("a",)),
+    ]  # fmt: skip
+    assert desk.last.status == "degraded"
+
+
+def test_a_package_decides_only_if_its_builder_says_so() -> None:
+    def of(details: dict[str, object]) -> bool:
+        calibration = Calibration(thresholds={"looping": 0.5}, temperature={}, details=details)
+        return judge_of(replace(manifest({HEAD_NAME: TaskHead(1, HEAD_OUTPUTS)}), calibration=calibration)).decides
+
+    assert [of({}), of({"standing": "advisory"}), of({"standing": True}), of({"standing": "decides"})] == [
+        False, False, False, True,
+    ]  # fmt: skip

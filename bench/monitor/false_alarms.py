@@ -1,0 +1,216 @@
+"""False alarms per device-day: a simulated healthy week, and recorded runs that succeeded, by the daemon's monitor.
+
+    python -m bench.monitor.false_alarms                                   # a week of ten agents, by rules
+    python -m bench.monitor.false_alarms --days 0.1 --model PKG            # with the model's answers too
+    python -m bench.monitor.false_alarms --runs tau_airline.jsonl.gz       # and recorded runs with outcome 1
+
+An alarm is a finding that moves the status (severity medium or worse) when it is raised. A recorded run has no times:
+its share of a day is counted by events, at the pace of the simulated team, and the events say how many days that makes.
+The limit is fewer than one alarm per device-day (exit code 1 beyond it). Intervals: exact Poisson, 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.monitor.healthy_week import DAY_S, HealthyTeam
+from nis_edge.judgement import PromptJudge
+from nis_edge.monitor.assess import is_alert
+from nis_edge.monitor.machine import (
+    AgentEvents,
+    Ask,
+    Effect,
+    Input,
+    JudgeChanged,
+    ModelAnswers,
+    Options,
+    Raised,
+    Readings,
+    Tick,
+    step,
+)
+from nis_edge.monitor.rules import RuleOptions
+from nis_edge.monitor.state import MonitorState
+from nis_edge.recordings import BadLine, read_recording
+from nis_edge.replay import Answering, Replay
+from nis_edge.wire.messages import AgentEvent, Finding
+from nis_edge.wire.traces import Run, canonical_events
+
+LIMIT_PER_DAY: Final = 1.0
+TICK_S: Final = 1.0
+
+
+@dataclass
+class Count:
+    """What was watched and what was raised."""
+
+    name: str
+    days: float = 0.0
+    events: int = 0
+    questions: int = 0
+    alarms: int = 0
+    hints: int = 0
+    by_label: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+
+    def add(self, finding: Finding, where: str) -> None:
+        """Count one finding that was raised."""
+        if not is_alert(finding):
+            self.hints += 1
+            return
+        self.alarms += 1
+        self.by_label[finding.label] += 1
+        if len(self.first) < 10:
+            self.first.append(f"{where}: {finding.label} {', '.join(finding.agents)}: {finding.text}")
+
+    @property
+    def per_day(self) -> float:
+        """Alarms per device-day."""
+        return self.alarms / self.days if self.days else math.nan
+
+    @property
+    def per_day_high(self) -> float:
+        """Upper end of the exact 95 % Poisson interval: half the 97.5 % quantile of chi squared, 2(k+1) degrees."""
+        return _poisson_upper(self.alarms) / self.days if self.days else math.nan
+
+
+def simulated(seed: int, days: float, agents: int = 10, model: Answering | None = None) -> Count:
+    """Watch a healthy team for so long.
+
+    Args:
+        seed: of the team.
+        days: simulated days.
+        agents: how many.
+        model: the second judge, or None.
+    """
+    team = HealthyTeam(seed, agents=agents, seconds=days * DAY_S)
+    counted = Count(f"simulated, {agents} agents, seed {seed}", days=days)
+    state, _ = step(MonitorState(), (JudgeChanged(model.judge if model else None, "rules alone"),), team.start)
+    next_tick = team.start + TICK_S
+    for at, what in team.moments():
+        while next_tick < at:
+            state = _put(state, Tick(), next_tick, model, counted)
+            next_tick += TICK_S
+        if isinstance(what[0], AgentEvent):
+            counted.events += len(what)
+            state = _put(state, AgentEvents(what), at, model, counted)  # type: ignore[arg-type]
+        else:
+            state = _put(state, Readings(what), at, model, counted)  # type: ignore[arg-type]
+    return counted
+
+
+def recorded(path: Path, events_per_day: float, model: Answering | None = None, most: int | None = None) -> Count:
+    """Judge a file's runs that succeeded.
+
+    Args:
+        path: recorded runs with outcomes.
+        events_per_day: the pace by which events make days.
+        model: the second judge, or None.
+        most: stop after so many runs.
+    """
+    counted = Count(f"recorded, {path.name}, runs that succeeded")
+    runs = 0
+    for _, line in read_recording(path):
+        if isinstance(line, (BadLine, AgentEvent)) or line.outcome != 1:
+            continue
+        if most is not None and runs >= most:
+            break
+        runs += 1
+        replay = judged_run(line, model)
+        counted.events += replay.events
+        counted.questions += replay.asked
+        for episode in replay.episodes:
+            counted.add(episode.finding, line.id)
+    counted.days = counted.events / events_per_day
+    counted.name += f" ({runs})"
+    return counted
+
+
+def judged_run(run: Run, model: Answering | None) -> Replay:
+    """One recorded run through exactly the daemon's monitor."""
+    replay = Replay(Options(rules=RuleOptions(time_known=run.is_timed)), model, "rules alone")
+    for event in canonical_events(run):
+        replay.feed(event)
+    return replay
+
+
+def _put(state: MonitorState, received: Input, now: float, model: Answering | None, counted: Count) -> MonitorState:
+    state, effects = step(state, (received,), now)
+    waiting: list[Effect] = list(effects)
+    while waiting:
+        effect = waiting.pop(0)
+        if isinstance(effect, Raised):
+            counted.add(effect.finding, f"{now:.0f}")
+        elif isinstance(effect, Ask) and model is not None:
+            counted.questions += 1
+            answer = ModelAnswers(effect.id, model.answer_window(effect.window))
+            state, more = step(state, (answer,), now)
+            waiting += more
+    return state
+
+
+def _poisson_upper(count: int) -> float:
+    # Bisection of the Poisson tail: P(N <= count) = 0.025.
+    low, high = float(count), count + 10.0 + 5.0 * math.sqrt(count + 1.0)
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        tail = math.fsum(math.exp(-middle + k * math.log(middle) - math.lgamma(k + 1)) for k in range(count + 1))
+        low, high = (middle, high) if tail > 0.025 else (low, middle)
+    return high
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Count, print, and judge against the limit."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m bench.monitor.false_alarms",
+    )
+    parser.add_argument("--days", type=float, default=7.0, help="simulated days (7)")
+    parser.add_argument("--agents", type=int, default=10, help="agents of the simulated team (10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=Path, action="append", default=[], metavar="FILE", help="recorded runs, too")
+    parser.add_argument("--model", type=Path, metavar="PKG", help="ask this package as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts")
+    args = parser.parse_args(argv)
+    model = PromptJudge(args.model) if args.model else None
+    counts: list[Count] = []
+    try:
+        counts.append(_shown(simulated(args.seed, args.days, args.agents, model)))
+        pace = counts[0].events / counts[0].days
+        counts += [_shown(recorded(path, pace, model)) for path in args.runs]
+    finally:
+        if model is not None:
+            model.close()
+    if args.json:
+        args.json.write_text(
+            json.dumps({"judge": model.judge.model if model else "rules", "counts": _plain(counts)}, indent=1)
+        )
+    return 0 if all(count.per_day < LIMIT_PER_DAY for count in counts) else 1
+
+
+def _plain(counts: Iterable[Count]) -> list[dict[str, object]]:
+    return [{**asdict(count), "per_day": count.per_day, "per_day_high": count.per_day_high} for count in counts]
+
+
+def _shown(count: Count) -> Count:
+    print(
+        f"{count.name}: {count.alarms} alarms in {count.days:.2f} device-days, {count.events} events:"
+        f" {count.per_day:.2f} a day (95 % at most {count.per_day_high:.2f}); {count.hints} hints"
+        f" of the model on {count.questions} windows"
+    )
+    for line in count.first:
+        print(f"  {line}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())
