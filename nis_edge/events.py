@@ -19,6 +19,7 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     # judgement
     "window.assessed": ("status", "findings"),
     "answer.failed": ("reason", "unharmed"),
+    "model.shed": ("reason", "unharmed"),
     "finding.raised": ("label", "severity", "agents"),
     "finding.cleared": ("label",),
     # daemon

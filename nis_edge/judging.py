@@ -18,7 +18,7 @@ from nis_edge.config import MonitorOptions
 from nis_edge.errors import EventFormatError
 from nis_edge.inbox import Inbox
 from nis_edge.latency import Latencies
-from nis_edge.limits import EVENT_BYTES_MAX, EXCERPTS_KEPT, INBOX_DRAIN_MAX
+from nis_edge.limits import EVENT_BYTES_MAX, EXCERPTS_KEPT, INBOX_DRAIN_MAX, SHED_AGE_SECONDS, SHED_WAITING
 from nis_edge.logs import Occasional
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.explain import excerpt
@@ -30,6 +30,7 @@ from nis_edge.monitor.machine import (
     Emit,
     Input,
     JudgeChanged,
+    Load,
     Lost,
     ModelAnswers,
     Options,
@@ -148,6 +149,7 @@ class Judging:
         if events:
             inputs.append(AgentEvents(events))
         inputs += self._losses()
+        inputs += self._load(arrivals)
         self._events += len(events)
         self._remember(events)
         self._steps += 1
@@ -205,6 +207,18 @@ class Judging:
             unharmed = "its newest events, and those of all others"
             self._occasional.warning("inbox.overflowed", agent, agent=agent, dropped=count, unharmed=unharmed)
         return [Lost(sum(dropped.values()))] if dropped else []
+
+    def _load(self, arrivals: list[Arrival]) -> list[Input]:
+        """Overload, when it begins and when it ends: many events wait beyond a step's fill, or one waited for long."""
+        waiting, is_shedding = len(self.inbox), self.state.shedding is not None
+        begun = self._clock.monotonic()
+        age_s = max((begun - arrival.at for arrival in arrivals), default=0.0)
+        if not is_shedding and (waiting >= SHED_WAITING or age_s > SHED_AGE_SECONDS):
+            reason = f"{waiting} events wait, the oldest waited {age_s * 1e3:.0f} ms"
+            self._occasional.warning("model.shed", "load", reason=reason, unharmed="the rules judge every event")
+            return [Load(reason)]
+        is_over = waiting == 0 and age_s <= SHED_AGE_SECONDS / 2
+        return [Load(None)] if is_shedding and is_over else []
 
     def _wake_from_thread(self) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -238,6 +238,12 @@ INBOX_BYTES_MAX: Final = 8 * MIB
 INBOX_DRAIN_MAX: Final = 256
 """Events judged in one step, taken in turn from every sender, so that a step stays short whatever comes in."""
 
+SHED_WAITING: Final = 64
+"""Events left waiting after a full step: the monitor falls behind. The model is then not asked until none waits."""
+
+SHED_AGE_SECONDS: Final = 0.1
+"""An event that waited longer before its step began: the same. Twice the promised latency."""
+
 SPOOL_PENDING_BYTES_MAX: Final = 4 * MIB
 """Records in memory that the disk has not taken yet; more than this is dropped by class, and counted."""
 

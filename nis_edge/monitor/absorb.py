@@ -21,6 +21,7 @@ from nis_edge.limits import (
     WINDOW_TEXT_CHARS_MAX,
 )
 from nis_edge.monitor import state as kept
+from nis_edge.monitor.appearance import appearance_of
 from nis_edge.monitor.context import clip
 from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Outcome, Result
 from nis_edge.monitor.statistics import sketch_of
@@ -42,6 +43,10 @@ ENDED_WORDS: Final = frozenset(
     {"stop", "stopped", "end", "ended", "exit", "exited", "offline", "finished", "done", "completed", "shutdown"}
 )
 """First words of a lifecycle event by which an agent takes its leave: its silence afterwards means nothing."""
+
+FLOOD_EVENTS: Final = 12
+FLOOD_S: Final = 1.0
+"""So many events of one agent within a second fill a window before anyone else is heard: no agent that thinks does."""
 
 T = TypeVar("T")
 
@@ -81,7 +86,7 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
         agents=agents,
         counts=_count(state, before, event, now, time_known=time_known),
         goal=(event.text or "")[:WINDOW_TEXT_CHARS_MAX] if event.kind == "goal" else state.goal,
-        window=state.window if is_control else _push(state.window, clip(event), WINDOW_EVENTS_MAX),
+        window=state.window if is_control else _with_room_in(state.window, clip(event), agents),
         results=(*state.results[-kept.TEAM_RESULTS_KEPT + 1 :], result.ok) if result else state.results,
         result_times=_push(state.result_times, t if result else None, kept.TEAM_RESULTS_KEPT),
         latencies=_push(state.latencies, event.latency_ms, kept.TEAM_LATENCIES_KEPT),
@@ -104,6 +109,24 @@ def _with_place_for(agents: dict[str, AgentState], name: str, t: float) -> dict[
     return {known: agent for known, agent in agents.items() if known != oldest.name}
 
 
+def _with_room_in(
+    window: tuple[AgentEvent, ...], event: AgentEvent, agents: dict[str, AgentState]
+) -> tuple[AgentEvent, ...]:
+    """The window with one more event. An agent that floods makes room before anyone else."""
+    if len(window) >= WINDOW_EVENTS_MAX:
+        names = [known.agent for known in window]
+        floods = [name for name in dict.fromkeys(names) if names.count(name) > 1 and _floods(agents.get(name))]
+        if floods:
+            first = names.index(max(floods, key=names.count))
+            return (*window[:first], *window[first + 1 :], event)
+    return _push(window, event, WINDOW_EVENTS_MAX)
+
+
+def _floods(agent: AgentState | None) -> bool:
+    gaps = agent.gaps[-FLOOD_EVENTS:] if agent else ()
+    return len(gaps) == FLOOD_EVENTS and sum(gaps) < FLOOD_S
+
+
 def _count(
     state: MonitorState, before: AgentState | None, event: AgentEvent, now: float, *, time_known: bool
 ) -> kept.Counts:
@@ -114,7 +137,14 @@ def _count(
         late=counts.late + (before is not None and event.ts < before.last_ts - LATE_S),
         skewed=counts.skewed + (time_known and abs(event.ts - now) > SKEW_S),
         unknown_kinds=counts.unknown_kinds + (event.extra is not None and "kind" in event.extra),
+        look_alikes=counts.look_alikes + (before is None and _looks_like_another(event.agent, state.agents)),
     )
+
+
+def _looks_like_another(name: str, agents: dict[str, AgentState]) -> bool:
+    """Whether a new name is drawn like that of a known agent: only then is its owner to be asked who he is."""
+    drawn = appearance_of(name)
+    return any(appearance_of(known) == drawn for known in agents if known != name)
 
 
 def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float) -> AgentState:

@@ -159,6 +159,8 @@ def _model_reason(state: MonitorState) -> str | None:
     """Why there is no answer of the model, or what limits the one there is."""
     if state.judge is None:
         return state.judge_reason
+    if state.shedding is not None:
+        return f"the model is not asked under load ({state.shedding}); the rules go on"
     if state.answer is None:
         return state.answer_reason or "the model has not answered yet"
     if state.judge.thresholds and not state.judge.decides:

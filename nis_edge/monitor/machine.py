@@ -12,8 +12,8 @@ and hands it over with the time. The machine
 3. *judges*: the agents that were touched by their rules at once; silence, stale feeds and findings that may have run
    out in a scan of all, at most once a second. A rule opens a finding, holds it, or withdraws it by saying nothing.
 4. *asks the model* when events came: at most one question is under way; while it is, the newest window waits, older
-   ones are dropped. An answer that doesn't come within ``ask_timeout_s`` is given up. Without a model, or under load,
-   the rules go on alone and every assessment says so.
+   ones are dropped. An answer that doesn't come within ``ask_timeout_s`` is given up. Without a model, or under load
+   (``Load``), the rules go on alone and every assessment says so.
 5. *speaks*: an assessment for each step that brought events, an answer or a change of state, else every
    ``assessment_every_s``; and each finding once when it is raised and once when it is cleared.
 
@@ -118,6 +118,12 @@ class Lost(msgspec.Struct, frozen=True):
     count: int
 
 
+class Load(msgspec.Struct, frozen=True):
+    """The roof is overloaded, for ``reason``, or no longer (None). While it is, the model is not asked; rules go on."""
+
+    reason: str | None
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Nothing came; time went by."""
 
@@ -159,7 +165,7 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
-Input = AgentEvents | Readings | ModelAnswers | JudgeChanged | Lost | Tick
+Input = AgentEvents | Readings | ModelAnswers | JudgeChanged | Lost | Load | Tick
 Effect = Ask | Emit | Raised | Cleared | Refused
 
 DEFAULT_OPTIONS: Final = Options()
@@ -198,6 +204,8 @@ def step(
             state = _change_judge(state, received)
         elif isinstance(received, Lost):
             state = replace(state, counts=replace(state.counts, lost=state.counts.lost + received.count))
+        elif isinstance(received, Load):
+            state = replace(state, shedding=received.reason)
     has_news = has_news or state.counts.events > before.counts.events
     state = _judge(state, before, touched, t, now, options)
     state, asked = _ask(state, before, t, now, options)
@@ -342,6 +350,10 @@ def _ask(
         state = replace(state, pending=None, answer=None, answer_reason=reason, counts=counts)
     if not wanted:
         return state, ()
+    if state.shedding is not None:
+        # The model is what can wait: the newest window is put to it when there is room again.
+        counts = replace(state.counts, shed=state.counts.shed + is_new)
+        return replace(state, wanted=True, counts=counts), ()
     window = window_of(state.goal, state.window, view_of(state, t), now, time_known=options.rules.time_known)
     shown = state.window[-EVIDENCE_OF_ANSWER:]
     pending = Pending(state.next_ask, t, shown[-1].agent, tuple(event.id for event in shown))

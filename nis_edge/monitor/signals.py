@@ -47,13 +47,15 @@ def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, 
         ("events_refused", counts.refused),
         ("events_lost", counts.lost),
         ("events_unknown_kind", counts.unknown_kinds),
+        ("agents_look_alike", counts.look_alikes),
+        ("clock_steps", counts.clock_steps),
     ):
         metrics[name] = _count(count)
     metrics["events_skewed"] = _count(counts.skewed) if time_known else _unavailable("events", "recorded without times")
     metrics["windows_unjudged"] = (
         _unavailable("count", state.judge_reason)
         if state.judge is None
-        else _count(counts.overtaken + counts.unanswered)
+        else _count(counts.overtaken + counts.shed + counts.unanswered)
     )
     metrics["failure_probability"] = _failure_probability(state)
     return metrics

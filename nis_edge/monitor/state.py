@@ -166,12 +166,14 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     late: int = 0
     skewed: int = 0
     unknown_kinds: int = 0
+    look_alikes: int = 0
     refused: int = 0
     lost: int = 0
     asked: int = 0
     answered: int = 0
     unanswered: int = 0
     overtaken: int = 0
+    shed: int = 0
     stale_answers: int = 0
     clock_steps: int = 0
 
@@ -230,3 +232,4 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     pending: Pending | None = None
     wanted: bool = False
     next_ask: int = 1
+    shedding: str | None = None
