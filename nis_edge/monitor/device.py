@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -16,10 +17,13 @@ from msgspec.structs import replace
 from nis_edge.limits import SENSORS_MAX
 from nis_edge.monitor import state as kept
 from nis_edge.monitor.context import DeviceView
+from nis_edge.monitor.residuals import owner_of, residuals
+from nis_edge.monitor.series import WINDOW, Anomaly, faults_in
 from nis_edge.monitor.state import MonitorState, SensorState
 from nis_edge.monitor.statistics import median, quantile, robust_z
 from nis_edge.monitor.verdict import Verdict
-from nis_edge.wire.messages import Reading, Severity
+from nis_edge.wire.codec import is_deceiving
+from nis_edge.wire.messages import AgentEvent, Reading, Severity
 
 DEVICE: Final = "device"
 """Whom findings about the machine itself name."""
@@ -71,6 +75,27 @@ PLAUSIBLE: Final[Mapping[str, tuple[float, float]]] = {
 ABSENT_READINGS: Final = 3
 """So many readings in a row without a value make a fault: one or two are a busy bus."""
 
+ACTIVITY: Final = (CPU, MEMORY, DISK, THROTTLED, "load_", "psi_")
+"""Readings that follow what the machine is given to do: a leap of theirs is work, not a fault of the sensor."""
+
+LOOK_EVERY: Final = 4
+LEARNED_READINGS: Final = 256
+"""A series is looked at each fourth reading, and learned for so many before anything is said of it."""
+
+HABIT_MARGIN: Final = 1.3
+HABIT_FADES: Final = 0.9999
+"""News must be so much stronger than the threshold, and than what the series showed before; a habit is half forgotten
+after 28,000 readings."""
+
+SOFT_KINDS: Final = frozenset({"drift", "level_shift", "noise"})
+SOFT_STRONG: Final = 2.5
+"""Kinds that a healthy quantity shows too when the world around it changes: hints, unless they are strong."""
+
+AGENT_SENSORS_MAX: Final = SENSORS_MAX * 3 // 4
+FEEDS_PER_EVENT_MAX: Final = 32
+FEED_NAME_CHARS_MAX: Final = 64
+"""Agents' feeds never take the places of the device's own sensors."""
+
 VIEW_STALE_S: Final = 300.0
 """A value older than this is no longer shown as the device's state."""
 
@@ -79,7 +104,8 @@ TREND_C: Final = 2.0
 """Degrees between the first and the last third of ``TREND_READINGS`` readings from which a trend is named."""
 
 Z_READINGS: Final = 8
-"""Earlier readings a robust z needs."""
+Z_PAST: Final = 32
+"""Earlier readings a robust z needs, and looks at."""
 
 # Least standard deviation believed in, by quantity: below it a change is the instrument's grain.
 Z_FLOOR: Final[Mapping[str, float]] = {CPU: 5.0, MEMORY: 2.0, TEMPERATURE: 1.0}
@@ -94,7 +120,8 @@ def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorSt
         t: the monitor's own seconds.
     """
     sensor = state.sensors.get(reading.name)
-    if sensor is None and len(state.sensors) >= SENSORS_MAX:
+    of_agent = bool(owner_of(reading.name))
+    if sensor is None and len(state.sensors) >= (AGENT_SENSORS_MAX if of_agent else SENSORS_MAX):
         return replace(state, counts=replace(state.counts, refused=state.counts.refused + 1))
     reading = _checked(reading)
     if reading.value is None:
@@ -104,6 +131,9 @@ def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorSt
             last=reading,
             t=t,
             values=values,
+            times=() if sensor is None else sensor.times,
+            seen=0 if sensor is None else sensor.seen,
+            habits={} if sensor is None else sensor.habits,
             absent=absent,
             over_t=sensor.over_t if sensor else None,
             over_n=sensor.over_n if sensor else 0,
@@ -113,8 +143,47 @@ def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorSt
     past = () if sensor is None else sensor.values
     values = (*past[-(kept.READINGS_KEPT - 1) :], reading.value)
     over_t, over_n, pressing = _pressure(sensor, reading.name, values, t)
-    after = SensorState(last=reading, t=t, values=values, over_t=over_t, over_n=over_n, pressing=pressing)
-    return replace(state, sensors={**state.sensors, reading.name: after}, device_t=t)
+    after = SensorState(
+        last=reading,
+        t=t,
+        values=values,
+        times=(*(() if sensor is None else sensor.times[-(kept.READINGS_KEPT - 1) :]), t),
+        seen=1 if sensor is None else sensor.seen + 1,
+        over_t=over_t,
+        over_n=over_n,
+        pressing=pressing,
+        anomaly=None if sensor is None else sensor.anomaly,
+        habits={} if sensor is None else sensor.habits,
+    )
+    after = _looked_at(after, reading.name)
+    return replace(state, sensors={**state.sensors, reading.name: after}, device_t=state.device_t if of_agent else t)
+
+
+def feeds_of(event: AgentEvent) -> Iterator[Reading]:
+    """The readings an agent sends along: ``data.readings``, a list of ``{name, value, unit}`` or an object of numbers.
+
+    They are called ``agent/name``. What isn't a name with a number is passed over; at most ``FEEDS_PER_EVENT_MAX``.
+    """
+    told = event.data.get("readings") if event.data is not None else None
+    if isinstance(told, dict):
+        told = [{"name": name, "value": value} for name, value in islice(told.items(), FEEDS_PER_EVENT_MAX)]
+    if not isinstance(told, list):
+        return
+    for one in told[:FEEDS_PER_EVENT_MAX]:
+        if not isinstance(one, dict):
+            continue
+        name, value, unit = one.get("name"), one.get("value"), one.get("unit")
+        if not isinstance(name, str) or not 0 < len(name) <= FEED_NAME_CHARS_MAX or is_deceiving(name) or "/" in name:
+            continue
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        yield Reading(
+            name=f"{event.agent}/{name}",
+            value=float(value) if is_number and abs(value) < 1e300 else None,  # type: ignore[arg-type]
+            unit=unit if isinstance(unit, str) and len(unit) <= FEED_NAME_CHARS_MAX else "1",
+            ts=event.ts,
+            source="agent",
+            reason=None if is_number else "no number was sent",
+        )
 
 
 def view_of(state: MonitorState, t: float) -> DeviceView:
@@ -147,16 +216,68 @@ def device_verdicts(state: MonitorState) -> Iterator[Verdict]:
                 text=f"{limit.what.format(value=value)} (limit {limit.high:g}, over below {limit.low:g})",
                 evidence=(name,),
             )
+        subject = owner_of(name) or DEVICE
+        if sensor.anomaly is not None and sensor.absent < ABSENT_READINGS:
+            yield _series_verdict(name, subject, sensor, sensor.anomaly)
         if sensor.absent >= ABSENT_READINGS and sensor.values:
             yield Verdict(
                 scope="device",
                 label="sensor_fault",
                 rule=f"sensor {name}",
-                subject=DEVICE,
+                subject=subject,
                 severity="medium",
                 text=f"sensor {name} gave no value {sensor.absent} times in a row: {sensor.last.reason}",
                 evidence=(name,),
             )
+
+
+def residual_verdicts(state: MonitorState) -> Iterator[Verdict]:
+    """What the laws of physics say of the sensors' numbers."""
+    for found in residuals(state.sensors):
+        yield Verdict(
+            scope="physics",
+            label="physics_violation",
+            rule=f"{found.law} {found.sensors[0]}",
+            subject=found.owner or DEVICE,
+            severity=found.severity,
+            text=found.text,
+            evidence=found.sensors,
+        )
+
+
+def _series_verdict(name: str, subject: str, sensor: SensorState, found: Anomaly) -> Verdict:
+    is_sharp = found.kind not in SOFT_KINDS
+    is_strong = found.score >= SOFT_STRONG and not name.endswith(TEMPERATURE)
+    value = sensor.values[min(found.onset, len(sensor.values) - 1)]
+    return Verdict(
+        scope="device",
+        label="sensor_fault",
+        rule=f"series {name}",
+        subject=subject,
+        severity="medium" if is_sharp or is_strong else "low",
+        text=f"{name}: {found.kind.replace('_', ' ')} since {len(sensor.values) - found.onset} readings, at {value:.4g}"
+        f" {sensor.last.unit} ({found.score:.1f} times the threshold)",
+        evidence=(name,),
+    )
+
+
+def _looked_at(sensor: SensorState, name: str) -> SensorState:
+    """Hold a series against its own past, every few readings: what it did while it was learned is its habit."""
+    if sensor.seen % LOOK_EVERY or len(sensor.values) < WINDOW or name.startswith(ACTIVITY):
+        return sensor
+    found = {one.kind: one for one in faults_in(sensor.values)}
+    habits = {kind: strength * HABIT_FADES for kind, strength in sensor.habits.items()}
+    if sensor.seen < LEARNED_READINGS:
+        for kind, one in found.items():
+            habits[kind] = max(habits.get(kind, 0.0), one.score)
+        return replace(sensor, habits=habits)
+    unusual = [one for kind, one in found.items() if one.score >= HABIT_MARGIN * max(habits.get(kind, 0.0), 1.0)]
+    worst = max(unusual, key=lambda one: one.score, default=None)
+    before = sensor.anomaly
+    if before is not None and (worst is None or worst.kind != before.kind):
+        # It is over, or has become the rule: the next of its kind must be stronger to be news.
+        habits[before.kind] = max(habits.get(before.kind, 0.0), before.score)
+    return replace(sensor, anomaly=worst, habits=habits)
 
 
 def _checked(reading: Reading) -> Reading:
@@ -202,7 +323,7 @@ def _fresh_value(state: MonitorState, name: str, t: float) -> float | None:
 
 def _farthest_z(state: MonitorState) -> float | None:
     scores = [
-        robust_z(sensor.values[-1], sensor.values[:-1], floor)
+        robust_z(sensor.values[-1], sensor.values[-Z_PAST:-1], floor)
         for name, floor in Z_FLOOR.items()
         if (sensor := state.sensors.get(name)) is not None and len(sensor.values) > Z_READINGS
     ]

@@ -40,7 +40,7 @@ from nis_edge.limits import FINDINGS_OPEN_MAX
 from nis_edge.monitor.absorb import absorb_event
 from nis_edge.monitor.assess import assess, has_changed, is_alert, name_of
 from nis_edge.monitor.context import Window, window_of
-from nis_edge.monitor.device import absorb_reading, device_verdicts, view_of
+from nis_edge.monitor.device import absorb_reading, device_verdicts, feeds_of, residual_verdicts, view_of
 from nis_edge.monitor.judge import weigh
 from nis_edge.monitor.labels import SEVERITY_ORDER
 from nis_edge.monitor.rules import (
@@ -192,8 +192,12 @@ def step(
     for received in inputs:
         if isinstance(received, AgentEvents):
             for event in received.events:
+                taken = state.counts.events
                 state = absorb_event(state, event, t, now, time_known=options.rules.time_known)
                 touched[event.agent] = None
+                if event.data is not None and state.counts.events > taken:
+                    for reading in feeds_of(event):
+                        state = absorb_reading(state, reading, t)
         elif isinstance(received, Readings):
             for reading in received.readings:
                 state = absorb_reading(state, reading, t)
@@ -235,7 +239,8 @@ def _judge(
     examined: set[Scope] = set()
     verdicts: list[Verdict] = []
     if is_scan:
-        examined.add("silence")
+        examined |= {"silence", "physics"}
+        verdicts += residual_verdicts(state)
         touched = {**touched, **{found.subject: None for found in state.open.values() if found.scope == "agent"}}
         verdicts += silence(state, t, options.rules)
         stale = stale_device(state, t, options.rules)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from nis_edge.monitor.context import DeviceView
+from nis_edge.monitor.series import Anomaly
 from nis_edge.monitor.verdict import Scope
 from nis_edge.wire.messages import AgentEvent, Finding, Level, ModelAnswer, Reading, Severity, Status
 
@@ -30,7 +31,7 @@ TEAM_RESULTS_KEPT: Final = 200
 TEAM_LATENCIES_KEPT: Final = 256
 TEAM_OUTCOMES_KEPT: Final = 200
 TEAM_TIMES_KEPT: Final = 256
-READINGS_KEPT: Final = 32
+READINGS_KEPT: Final = 64
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -93,16 +94,29 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SensorState(msgspec.Struct, frozen=True, kw_only=True):
-    """One sensor's recent past: ``over_t`` is since when its value lies about the limit for pressure, ``over_n`` how
-    many readings that were."""
+    """One sensor's recent past.
+
+    Args:
+        last, t: the newest reading, with a value or without, and when it came.
+        values, times: the newest values.
+        seen: values so far.
+        absent: readings in a row without a value.
+        over_t, over_n, pressing: since when and for how many readings it lies about its limit; whether that presses.
+        anomaly: what its series shows against its own past.
+        habits: the strongest score of each kind that it has shown before.
+    """
 
     last: Reading
     t: float
     values: tuple[float, ...] = ()
+    times: tuple[float, ...] = ()
+    seen: int = 0
     absent: int = 0
     over_t: float | None = None
     over_n: int = 0
     pressing: bool = False
+    anomaly: Anomaly | None = None
+    habits: Mapping[str, float] = {}
 
 
 class ClaimEntry(msgspec.Struct, frozen=True):
