@@ -28,11 +28,13 @@ from nis_edge.monitor.machine import (
     Cleared,
     Effect,
     Emit,
+    ForgetFeedback,
     Input,
     JudgeChanged,
     Load,
     Lost,
     ModelAnswers,
+    OperatorVerdict,
     Options,
     Raised,
     Readings,
@@ -110,15 +112,17 @@ class Judging:
     def reconfigure(self, options: MonitorOptions) -> None:
         """Take other options from the next step on."""
         self._tick_s, self._pace_s = options.tick_s, options.pace_s
-        self._options = Options(rules=RuleOptions(device_interval_s=options.metrics_s))
+        self._options = Options(
+            rules=RuleOptions(device_interval_s=options.metrics_s, latency_deadline_ms=options.latency_deadline_ms)
+        )
 
     def arrive(self, arrival: Arrival, lane: str) -> None:
         """Take one event, from any thread; a full lane drops its oldest, counted."""
         size = len(arrival.content) if isinstance(arrival.content, bytes) else _size_of(arrival.content)
         self.inbox.put(lane, arrival, size)
 
-    def tell(self, received: Readings | ModelAnswers | JudgeChanged) -> None:
-        """Take readings, an answer or a change of model, from the asyncio thread."""
+    def tell(self, received: Readings | ModelAnswers | JudgeChanged | OperatorVerdict | ForgetFeedback) -> None:
+        """Take readings, an answer, a change of model or the operator's word, from the asyncio thread."""
         self._inputs.append(received)
         self._wake.set()
 

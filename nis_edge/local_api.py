@@ -13,7 +13,9 @@ from nis_edge.adapters.http_api import Request, Response, Routes
 from nis_edge.adapters.system_metrics import own_memory_bytes
 from nis_edge.clock import Clock
 from nis_edge.judging import Arrival, Judging
-from nis_edge.limits import ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX
+from nis_edge.limits import AGENTS_SHOWN_MAX, ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX
+from nis_edge.monitor.labels import LABELS
+from nis_edge.monitor.machine import ForgetFeedback, OperatorVerdict
 from nis_edge.overview_words import status_lines
 from nis_edge.prometheus import CONTENT_TYPE, exposition
 from nis_edge.waiting import within
@@ -61,6 +63,31 @@ class AssessmentFeed:
             self._followers.discard(queue)
 
 
+class SaidVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An operator's word on open findings: ``label`` and ``right`` (of ``agents``, or of all), or ``forget`` alone."""
+
+    label: str | None = None
+    right: bool | None = None
+    agents: tuple[str, ...] = ()
+    forget: bool = False
+
+    def told(self) -> OperatorVerdict | ForgetFeedback:
+        """The input of the monitor.
+
+        Raises:
+            ValueError: with what is wrong; the operator acts.
+        """
+        if self.forget:
+            if self.label is not None or self.right is not None:
+                raise ValueError("forget stands alone: it takes back every verdict")
+            return ForgetFeedback()
+        if self.label not in LABELS or self.right is None:
+            raise ValueError(f"label must be one of {', '.join(LABELS)}, and right true or false")
+        if len(self.agents) > AGENTS_SHOWN_MAX:
+            raise ValueError(f"at most {AGENTS_SHOWN_MAX} agents at once")
+        return OperatorVerdict(self.label, self.right, self.agents)
+
+
 def routes(judging: Judging, feed: AssessmentFeed, view: Callable[[], dict[str, Any]], clock: Clock) -> Routes:
     """The table of what is served.
 
@@ -95,6 +122,15 @@ def routes(judging: Judging, feed: AssessmentFeed, view: Callable[[], dict[str, 
         body = {"accepted": len(batch.events), "refused": batch.refusals}
         return Response(202 if batch.events or not batch.refusals else 400, msgspec.json.encode(body))
 
+    async def verdicts(request: Request) -> Response:
+        try:
+            said = msgspec.json.decode(request.body, type=SaidVerdict)
+            told = said.told()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            return Response(400, msgspec.json.encode({"refused": str(error)}))
+        judging.tell(told)
+        return Response(202, msgspec.json.encode({"accepted": True}))
+
     async def assessments(request: Request) -> Response:
         if request.query.get("follow") == "1":
             return Response(content_type=EVENT_STREAM, stream=feed.follow())
@@ -108,4 +144,5 @@ def routes(judging: Judging, feed: AssessmentFeed, view: Callable[[], dict[str, 
         ("GET", "/v1/status"): status,
         ("POST", "/v1/events"): events,
         ("GET", "/v1/assessments"): assessments,
+        ("POST", "/v1/verdicts"): verdicts,
     }

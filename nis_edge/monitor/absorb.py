@@ -23,6 +23,7 @@ from nis_edge.limits import (
 from nis_edge.monitor import state as kept
 from nis_edge.monitor.appearance import appearance_of
 from nis_edge.monitor.context import clip
+from nis_edge.monitor.coordination import waits_after
 from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Outcome, Result
 from nis_edge.monitor.statistics import sketch_of
 from nis_edge.wire.messages import AgentEvent
@@ -86,6 +87,7 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
         agents=agents,
         counts=_count(state, before, event, now, time_known=time_known),
         goal=(event.text or "")[:WINDOW_TEXT_CHARS_MAX] if event.kind == "goal" else state.goal,
+        goal_id=event.id if event.kind == "goal" else state.goal_id,
         window=state.window if is_control else _with_room_in(state.window, clip(event), agents),
         results=(*state.results[-kept.TEAM_RESULTS_KEPT + 1 :], result.ok) if result else state.results,
         result_times=_push(state.result_times, t if result else None, kept.TEAM_RESULTS_KEPT),
@@ -95,6 +97,8 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
         event_times=_push(state.event_times, t, kept.TEAM_TIMES_KEPT),
         event_t=state.event_t if is_control else t,
         claims=_absorb_claim(state.claims, event, t),
+        waits=state.waits if is_control else waits_after(state.waits, event, t),
+        workers=state.workers if is_control else _push(state.workers, event.agent, kept.TEAM_WORK_KEPT),
         confidences=_absorb_confidence(state.confidences, event),
     )
 
@@ -168,6 +172,7 @@ def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float) ->
         agent,
         last_t=t,
         last_ts=max(agent.last_ts, event.ts),
+        work_t=agent.work_t if event.kind in CONTROL_KINDS else t,
         events=agent.events + 1,
         ended=_takes_leave(event),
         beat_t=beat_t,

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
+from msgspec.structs import replace
+
 from nis_edge.limits import AGENTS_SHOWN_MAX
 from nis_edge.monitor.labels import LABELS, SEVERITY_ORDER, STATUS_OF_SEVERITY, TABLE
 from nis_edge.monitor.signals import coverage_of, metrics_of
 from nis_edge.monitor.state import Key, MonitorState, OpenFinding
-from nis_edge.wire.messages import Assessment, Finding, Level, Status
+from nis_edge.wire.messages import Assessment, Finding, Level, Severity, Status
 
 LEVELS: Final[tuple[Level | None, ...]] = (None, "basic", "enhanced", "integrated", "transcendent")
 """By coverage of evidence (design, monitor section 1): the protocol's words, with a meaning that can be checked."""
@@ -21,7 +23,9 @@ NOTHING_TO_DO: Final = "none"
 EVIDENCE_MAX: Final = 8
 
 
-def assess(state: MonitorState, t: float, now: float, *, time_known: bool, fresh_s: float) -> Assessment:
+def assess(
+    state: MonitorState, t: float, now: float, *, time_known: bool, fresh_s: float, deadline_ms: float | None = None
+) -> Assessment:
     """Build the assessment of a state.
 
     Args:
@@ -30,8 +34,9 @@ def assess(state: MonitorState, t: float, now: float, *, time_known: bool, fresh
         now: seconds since the epoch.
         time_known: False for recorded runs without times.
         fresh_s: how old a feed may be and still count as evidence.
+        deadline_ms: what was promised for a call or step, or None.
     """
-    findings = fuse(state.open)
+    findings = fuse(open_of(state))
     status = status_of(state, findings)
     level, level_reason = level_of(state, t, time_known=time_known, fresh_s=fresh_s)
     changed = changes(state, status, level, findings)
@@ -41,14 +46,31 @@ def assess(state: MonitorState, t: float, now: float, *, time_known: bool, fresh
         level=level,
         level_reason=level_reason,
         findings=findings,
-        metrics=metrics_of(state, t, time_known=time_known),
+        metrics=metrics_of(state, t, time_known=time_known, deadline_ms=deadline_ms),
         agents=_agents(state, findings),
         model=state.answer,
         model_reason=_model_reason(state),
         changed=changed,
         action=findings[0].action if findings and is_alert(findings[0]) else NOTHING_TO_DO,
         events_seen=state.counts.events,
+        coordination=state.coordination,
     )
+
+
+def open_of(state: MonitorState) -> Mapping[Key, OpenFinding]:
+    """What is open, with what the operator called a false alarm as hints, unless it has become graver since."""
+    if not state.muted:
+        return state.open
+    return {
+        key: replace(found, severity="low", text=f"{found.text} (called a false alarm by the operator)")
+        if key in state.muted and _is_no_graver(found.severity, state.muted[key])
+        else found
+        for key, found in state.open.items()
+    }
+
+
+def _is_no_graver(severity: Severity, than: Severity) -> bool:
+    return SEVERITY_ORDER.index(severity) <= SEVERITY_ORDER.index(than)
 
 
 def fuse(open_findings: Mapping[Key, OpenFinding]) -> tuple[Finding, ...]:
@@ -85,7 +107,7 @@ def level_of(state: MonitorState, t: float, *, time_known: bool, fresh_s: float)
 
 def has_changed(state: MonitorState, t: float, *, time_known: bool, fresh_s: float) -> bool:
     """Whether an assessment made now would differ in status, level or findings from the one published last."""
-    findings = fuse(state.open)
+    findings = fuse(open_of(state))
     level, _ = level_of(state, t, time_known=time_known, fresh_s=fresh_s)
     return bool(changes(state, status_of(state, findings), level, findings))
 

@@ -15,6 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from nis_edge.errors import ModelError
+from nis_edge.monitor.feedback import corrected
 from nis_edge.monitor.labels import FAILURE, HEAD_NAME, LABELS, SEVERITY_ORDER, TABLE
 from nis_edge.monitor.state import Judge, MonitorState, OpenFinding, Pending, Streak, key_of
 from nis_edge.pack.layout import Manifest
@@ -112,9 +113,10 @@ def weigh(state: MonitorState, judge: Judge, answer: ModelAnswer, asked: Pending
     open_now = dict(state.open)
     streaks = dict(state.streaks)
     for label, threshold in judge.thresholds.items():
-        probability = answer.probabilities.get(label)
-        if probability is None or label not in TABLE:
+        said = answer.probabilities.get(label)
+        if said is None or label not in TABLE:
             continue
+        probability = corrected(said, state.feedback.get(label))
         key = key_of(label, MODEL_RULE, MODEL_SUBJECT)
         streak = _streak(streaks.get(label), probability, threshold)
         streaks[label] = streak
@@ -123,6 +125,9 @@ def weigh(state: MonitorState, judge: Judge, answer: ModelAnswer, asked: Pending
             del open_now[key]
         elif known is not None or streak.count >= STREAK or _is_clear(probability, threshold):
             open_now[key] = _finding(label, probability, threshold, judge, asked, known, t, now)
+    failure = answer.failure_probability
+    if failure is not None:
+        answer = replace(answer, failure_probability=round(corrected(failure, state.feedback.get(FAILURE)), 6))
     return replace(state, open=open_now, streaks=streaks, answer=answer)
 
 

@@ -30,7 +30,7 @@ The state is a value; the same state, inputs and times give the same effects, to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -40,9 +40,11 @@ from nis_edge.limits import FINDINGS_OPEN_MAX
 from nis_edge.monitor.absorb import absorb_event
 from nis_edge.monitor.assess import assess, has_changed, is_alert, name_of
 from nis_edge.monitor.context import Window, window_of
+from nis_edge.monitor.coordination import coordination_of, team_verdicts
 from nis_edge.monitor.device import absorb_reading, device_verdicts, feeds_of, residual_verdicts, view_of
+from nis_edge.monitor.feedback import learned
 from nis_edge.monitor.judge import weigh
-from nis_edge.monitor.labels import SEVERITY_ORDER
+from nis_edge.monitor.labels import FAILURE, SEVERITY_ORDER
 from nis_edge.monitor.rules import (
     RuleOptions,
     agent_verdicts,
@@ -51,6 +53,7 @@ from nis_edge.monitor.rules import (
     silence,
     stale_device,
 )
+from nis_edge.monitor.signals import trends_of
 from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending, key_of
 from nis_edge.monitor.verdict import Scope, Verdict
 from nis_edge.monitor.window import Prompt, render
@@ -58,6 +61,15 @@ from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer,
 
 SCAN_EVERY_S: Final = 1.0
 """How often all agents are looked over: silence is counted in seconds."""
+
+FLAP_TIMES: Final = 3
+FLAP_S: Final = 600.0
+LATCH_S: Final = 120.0
+"""A finding raised three times within ten minutes comes and goes: it then stays until it was away for two minutes, so
+that an operator is told once and not each time."""
+
+ADVICE_EVERY_S: Final = 10.0
+"""How often trends and the advice on the team are worked out anew: both move in minutes."""
 
 CLAIMS_EVERY_S: Final = 10.0
 """How often claims are looked over without a new one: they only grow old, and that takes minutes."""
@@ -124,6 +136,21 @@ class Load(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+class OperatorVerdict(msgspec.Struct, frozen=True):
+    """The operator says whether the open findings of this label are right; of these ``agents``, or of all when empty.
+
+    It comes by a way that agents can't write to: an agent event never becomes one.
+    """
+
+    label: str
+    right: bool
+    agents: tuple[str, ...] = ()
+
+
+class ForgetFeedback(msgspec.Struct, frozen=True):
+    """The operator takes back every verdict: corrections and muted findings are forgotten."""
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Nothing came; time went by."""
 
@@ -165,7 +192,7 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
-Input = AgentEvents | Readings | ModelAnswers | JudgeChanged | Lost | Load | Tick
+Input = AgentEvents | Readings | ModelAnswers | JudgeChanged | OperatorVerdict | ForgetFeedback | Lost | Load | Tick
 Effect = Ask | Emit | Raised | Cleared | Refused
 
 DEFAULT_OPTIONS: Final = Options()
@@ -193,6 +220,7 @@ def step(
         if isinstance(received, AgentEvents):
             for event in received.events:
                 taken = state.counts.events
+                state = _learn_of_run(state, event)
                 state = absorb_event(state, event, t, now, time_known=options.rules.time_known)
                 touched[event.agent] = None
                 if event.data is not None and state.counts.events > taken:
@@ -208,6 +236,10 @@ def step(
             state = _change_judge(state, received)
         elif isinstance(received, Lost):
             state = replace(state, counts=replace(state.counts, lost=state.counts.lost + received.count))
+        elif isinstance(received, OperatorVerdict):
+            state = _learn_of_finding(state, received)
+        elif isinstance(received, ForgetFeedback):
+            state = replace(state, feedback={}, muted={})
         elif isinstance(received, Load):
             state = replace(state, shedding=received.reason)
     has_news = has_news or state.counts.events > before.counts.events
@@ -239,13 +271,16 @@ def _judge(
     examined: set[Scope] = set()
     verdicts: list[Verdict] = []
     if is_scan:
-        examined |= {"silence", "physics"}
+        examined |= {"silence", "physics", "team"}
+        verdicts += team_verdicts(state, t) if state.waits else ()
         verdicts += residual_verdicts(state)
         touched = {**touched, **{found.subject: None for found in state.open.values() if found.scope == "agent"}}
         verdicts += silence(state, t, options.rules)
         stale = stale_device(state, t, options.rules)
         verdicts += [stale] if stale else []
         state = replace(state, scanned_t=t)
+    if _is_due(state.advised_t, t, ADVICE_EVERY_S):
+        state = replace(state, advised_t=t, coordination=coordination_of(state, t), trends=trends_of(state))
     if is_scan or state.sensors is not before.sensors:
         examined.add("device")
         verdicts += device_verdicts(state)
@@ -259,18 +294,39 @@ def _judge(
             verdicts += agent_verdicts(state.agents[name], t, options.rules)
     said = {key_of(verdict.label, verdict.rule, verdict.subject): verdict for verdict in verdicts}
     if not said and not state.open:
-        return state
+        return replace(state, muted={}) if state.muted else state
     open_now: dict[Key, OpenFinding] = {}
+    openings = state.openings
     for key, found in state.open.items():
         spoken = said.pop(key, None)
         if spoken is not None:
-            open_now[key] = _renewed(found, spoken)
-        elif found.scope not in examined and not (found.scope == "agent" and found.subject in touched):
+            open_now[key] = replace(_renewed(found, spoken), last_t=t)
+        elif (options.rules.time_known and _comes_and_goes(state, key, found, t)) or (
+            found.scope not in examined and not (found.scope == "agent" and found.subject in touched)
+        ):
             open_now[key] = found
     for key, verdict in said.items():
         if verdict.standing == "raise" and len(open_now) < FINDINGS_OPEN_MAX:
             open_now[key] = _opened(verdict, t, now)
-    return replace(state, open=open_now)
+            openings = _with_opening(openings, key, t)
+    muted = state.muted
+    if muted:
+        muted = {key: severity for key, severity in muted.items() if key in open_now}
+    return replace(state, open=open_now, openings=openings, muted=muted)
+
+
+def _with_opening(openings: Mapping[Key, tuple[float, ...]], key: Key, t: float) -> Mapping[Key, tuple[float, ...]]:
+    rest = {known: times for known, times in openings.items() if known != key and t - times[-1] <= FLAP_S}
+    if len(rest) >= FINDINGS_OPEN_MAX:
+        del rest[next(iter(rest))]
+    return {**rest, key: (*openings.get(key, ())[-(FLAP_TIMES - 1) :], t)}
+
+
+def _comes_and_goes(state: MonitorState, key: Key, found: OpenFinding, t: float) -> bool:
+    """Whether a finding that its rule no longer holds is kept all the same: it was raised too often of late."""
+    times = state.openings.get(key, ())
+    flaps = len(times) == FLAP_TIMES and t - times[0] <= FLAP_S + LATCH_S
+    return flaps and t - found.last_t <= LATCH_S
 
 
 def _is_due(last_t: float | None, t: float, every_s: float) -> bool:
@@ -289,6 +345,7 @@ def _opened(verdict: Verdict, t: float, now: float) -> OpenFinding:
         evidence=verdict.evidence,
         since=now,
         opened_t=t,
+        last_t=t,
     )
 
 
@@ -318,7 +375,9 @@ def _take_answer(state: MonitorState, received: ModelAnswers, t: float, now: flo
         return replace(
             state, answer=None, answer_reason=reason, counts=replace(counts, unanswered=counts.unanswered + 1)
         ), True
-    state = replace(state, answer_reason=None, counts=replace(counts, answered=counts.answered + 1))
+    raw = received.answer.failure_probability
+    counts = replace(counts, answered=counts.answered + 1)
+    state = replace(state, answer_reason=None, raw_failure=raw, counts=counts)
     return weigh(state, judge, received.answer, asked, t, now), True
 
 
@@ -331,10 +390,43 @@ def _change_judge(state: MonitorState, received: JudgeChanged) -> MonitorState:
         answer=None,
         answer_reason=None,
         streaks={},
+        feedback={},
+        muted={
+            key: severity
+            for key, severity in state.muted.items()
+            if key in state.open and state.open[key].scope != "model"
+        },
+        raw_failure=None,
         pending=None,
         wanted=bool(state.window),
         open={key: found for key, found in state.open.items() if found.scope != "model"},
     )
+
+
+def _learn_of_finding(state: MonitorState, said: OperatorVerdict) -> MonitorState:
+    """Take an operator's verdict: the model's probability is corrected, a false alarm becomes a hint until it ends."""
+    feedback, muted = dict(state.feedback), dict(state.muted)
+    for key, found in state.open.items():
+        if found.label != said.label or (said.agents and not set(said.agents) & set(found.agents)):
+            continue
+        raw = state.answer.probabilities.get(found.label) if state.answer is not None else None
+        feedback[found.label] = learned(feedback.get(found.label), raw if found.scope == "model" else None, said.right)
+        if said.right:
+            muted.pop(key, None)
+        else:
+            muted[key] = found.severity
+    return replace(state, feedback=feedback, muted=muted)
+
+
+def _learn_of_run(state: MonitorState, event: AgentEvent) -> MonitorState:
+    """The outcome of the run (of its goal) corrects the probability of failure, once for each goal."""
+    if event.kind != "outcome" or event.outcome is None or state.goal_id is None or event.outcome_of != state.goal_id:
+        return state
+    raw = state.raw_failure
+    if raw is None:
+        return replace(state, goal_id=None)
+    after = learned(state.feedback.get(FAILURE), raw, not event.outcome)
+    return replace(state, goal_id=None, feedback={**state.feedback, FAILURE: after})
 
 
 def _ask(
@@ -374,7 +466,9 @@ def _speak(
     time_known, fresh_s = options.rules.time_known, options.fresh_s
     if not (has_news or is_due) and not has_changed(state, t, time_known=time_known, fresh_s=fresh_s):
         return state, ()
-    assessment = assess(state, t, now, time_known=time_known, fresh_s=fresh_s)
+    assessment = assess(
+        state, t, now, time_known=time_known, fresh_s=fresh_s, deadline_ms=options.rules.latency_deadline_ms
+    )
     # A hint that a rule confirms is told anew: it has become an alert.
     known = {(name_of(finding), is_alert(finding)) for finding in state.findings}
     current = {(name_of(finding), is_alert(finding)) for finding in assessment.findings}

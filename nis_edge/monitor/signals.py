@@ -8,33 +8,43 @@ from __future__ import annotations
 
 from typing import Final
 
-from nis_edge.monitor.device import PRESSURE_LIMITS
+from nis_edge.monitor.device import PRESSURE_LIMITS, TEMPERATURE
+from nis_edge.monitor.labels import FAILURE
 from nis_edge.monitor.rules import CLAIM_FRESH_S, NOVELTY_CALLS_MIN
 from nis_edge.monitor.state import MonitorState
-from nis_edge.monitor.statistics import quantile, wilson
+from nis_edge.monitor.statistics import TREND_VALUES_MIN, calibration_error, quantile, trend_of, wilson
 from nis_edge.wire.messages import Metric
 
 QUANTILES: Final = ((0.50, 1), (0.95, 20), (0.99, 100))
 """Quantile and the least sample that says anything about it: the tail needs at least one value beyond it."""
 
+TREND_VALUES: Final = 32
+"""Newest values in which a trend is looked for: half a thousand slopes, once a second."""
+
 CALIBRATION_OUTCOMES_MIN: Final = 30
 """Resolved outcomes from which stated confidences can be held against results (design, monitor section 1)."""
 
 
-def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, Metric]:
+def metrics_of(
+    state: MonitorState, t: float, *, time_known: bool, deadline_ms: float | None = None
+) -> dict[str, Metric]:
     """Every metric of the team and its device at ``t``, in a fixed order.
 
     Args:
         state: what the monitor knows.
         t: the monitor's own seconds.
         time_known: False for recorded runs without times.
+        deadline_ms: what was promised for a call or step, or None.
     """
     metrics = {"success_rate": _success_rate(state, t, time_known)}
     metrics.update(_latencies(state))
     metrics["new_call_share"] = _new_call_share(state)
     metrics["coherence"] = _coherence(state)
     metrics["overconfidence"] = _overconfidence(state)
+    metrics["ece"] = _calibration_error(state)
     metrics["brier"] = _brier(state)
+    metrics.update(state.trends or trends_of(state))
+    metrics["deadlines_missed"] = _deadlines_missed(state, deadline_ms)
     metrics["pressure"] = _pressure(state)
     metrics["device_age_s"] = _device_age(state, t, time_known)
     metrics["event_rate_per_s"] = _event_rate(state, t, time_known)
@@ -57,6 +67,7 @@ def metrics_of(state: MonitorState, t: float, *, time_known: bool) -> dict[str, 
         if state.judge is None
         else _count(counts.overtaken + counts.shed + counts.unanswered)
     )
+    metrics["operator_agreement"] = _operator_agreement(state)
     metrics["failure_probability"] = _failure_probability(state)
     return metrics
 
@@ -160,6 +171,62 @@ def _brier(state: MonitorState) -> Metric:
         reason = f"needs {CALIBRATION_OUTCOMES_MIN} resolved outcomes, has {len(terms)}"
         return _unavailable("score", reason, n=len(terms))
     return _derived(sum(terms) / len(terms), "score", len(terms))
+
+
+def _calibration_error(state: MonitorState) -> Metric:
+    n = len(state.confidence_gaps)
+    if n < CALIBRATION_OUTCOMES_MIN:
+        return _unavailable("share", f"needs {CALIBRATION_OUTCOMES_MIN} resolved outcomes, has {n}", n=n)
+    # The gap is the confidence where the statement was wrong, and the confidence less one where it was right.
+    pairs = [(gap, False) if gap > 0.0 else (1.0 + gap, True) for gap in state.confidence_gaps]
+    return _derived(calibration_error(pairs), "share", n)
+
+
+def trends_of(state: MonitorState) -> dict[str, Metric]:
+    """Slopes of latency and temperature over the newest values, with intervals; work bounded by ``TREND_VALUES``."""
+    sensor = state.sensors.get(TEMPERATURE)
+    temperatures = sensor.values[-TREND_VALUES:] if sensor else ()
+    found = {"latency_trend_ms_per_call": _trend(state.latencies[-TREND_VALUES:], 1.0, None, "ms/call")}
+    seconds = sensor.times[-1] - sensor.times[-len(temperatures)] if sensor and len(temperatures) > 1 else 0.0
+    each_minute = 60.0 * (len(temperatures) - 1) / seconds if seconds > 0.0 else 0.0
+    window_s = seconds if seconds > 0.0 else None
+    found["temperature_trend_c_per_min"] = _trend(temperatures, each_minute, window_s, "Cel/min")
+    return found
+
+
+def _trend(values: tuple[float, ...], scale: float, window_s: float | None, unit: str) -> Metric:
+    trend = trend_of(values) if scale > 0.0 else None
+    if trend is None:
+        return _unavailable(unit, f"needs {TREND_VALUES_MIN} values, has {len(values)}", n=len(values))
+    return Metric(
+        value=trend.slope * scale,
+        unit=unit,
+        n=len(values),
+        window_s=window_s,
+        source="derived",
+        low=trend.low * scale,
+        high=trend.high * scale,
+    )
+
+
+def _operator_agreement(state: MonitorState) -> Metric:
+    told = [feedback for label, feedback in state.feedback.items() if label != FAILURE]
+    n, right = sum(feedback.n for feedback in told), sum(feedback.right for feedback in told)
+    if not n:
+        return _unavailable("share", "the operator has given no verdict")
+    low, high = wilson(right, n)
+    return Metric(value=right / n, unit="share", n=n, window_s=None, source="measured", low=low, high=high)
+
+
+def _deadlines_missed(state: MonitorState, deadline_ms: float | None) -> Metric:
+    if deadline_ms is None:
+        return _unavailable("share", "no deadline was promised (monitor.latency_deadline_ms)")
+    n = len(state.latencies)
+    if not n:
+        return _unavailable("share", "no event stated a latency")
+    missed = sum(latency > deadline_ms for latency in state.latencies)
+    low, high = wilson(missed, n)
+    return Metric(value=missed / n, unit="share", n=n, window_s=None, source="derived", low=low, high=high)
 
 
 def _pressure(state: MonitorState) -> Metric:

@@ -13,9 +13,20 @@ from typing import Final
 import msgspec
 
 from nis_edge.monitor.context import DeviceView
+from nis_edge.monitor.feedback import Feedback
 from nis_edge.monitor.series import Anomaly
 from nis_edge.monitor.verdict import Scope
-from nis_edge.wire.messages import AgentEvent, Finding, Level, ModelAnswer, Reading, Severity, Status
+from nis_edge.wire.messages import (
+    AgentEvent,
+    Coordination,
+    Finding,
+    Level,
+    Metric,
+    ModelAnswer,
+    Reading,
+    Severity,
+    Status,
+)
 
 # How much of an agent's past is kept: enough for the rules that look at it (see rules), and about 12 KB an agent.
 CALLS_KEPT: Final = 32
@@ -31,6 +42,7 @@ TEAM_RESULTS_KEPT: Final = 200
 TEAM_LATENCIES_KEPT: Final = 256
 TEAM_OUTCOMES_KEPT: Final = 200
 TEAM_TIMES_KEPT: Final = 256
+TEAM_WORK_KEPT: Final = 256
 READINGS_KEPT: Final = 64
 
 
@@ -72,6 +84,15 @@ class Outcome(msgspec.Struct, frozen=True):
     id: str
 
 
+class Wait(msgspec.Struct, frozen=True):
+    """An agent waits for ``on`` since ``t``, by event ``id``; ``correlation`` when it asked rather than said so."""
+
+    on: str
+    t: float
+    id: str
+    correlation: str | None = None
+
+
 class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's recent past."""
 
@@ -79,6 +100,7 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     first_t: float
     last_t: float
     last_ts: float
+    work_t: float = 0.0
     events: int = 0
     ended: bool = False
     beat_t: float | None = None
@@ -143,6 +165,7 @@ class OpenFinding(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[str, ...]
     since: float
     opened_t: float
+    last_t: float = 0.0
     probability: float | None = None
     confidence: float | None = None
 
@@ -232,6 +255,11 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     agreement: tuple[int, int] = (0, 0)
     confidences: dict[str, tuple[str, float]] = {}
     open: dict[Key, OpenFinding] = {}
+    waits: Mapping[str, tuple[Wait, ...]] = {}
+    workers: tuple[str, ...] = ()
+    coordination: Coordination | None = None
+    trends: Mapping[str, Metric] = {}
+    advised_t: float | None = None
     scanned_t: float | None = None
     emitted_t: float | None = None
     status: Status = "unknown"
@@ -242,7 +270,12 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     judge_reason: str = "no model was loaded"
     answer: ModelAnswer | None = None
     answer_reason: str | None = None
+    raw_failure: float | None = None
     streaks: dict[str, Streak] = {}
+    feedback: Mapping[str, Feedback] = {}
+    muted: Mapping[Key, Severity] = {}
+    goal_id: str | None = None
+    openings: Mapping[Key, tuple[float, ...]] = {}
     pending: Pending | None = None
     wanted: bool = False
     next_ask: int = 1

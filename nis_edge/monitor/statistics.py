@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 Z_95: Final = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
 
 MAD_TO_SIGMA: Final = 1.4826
 """A normal sample's median absolute deviation times this estimates its standard deviation."""
+
+TREND_VALUES_MIN: Final = 8
+"""Fewer values show no trend that chance would not."""
 
 SKETCH_SIZE: Final = 24
 """Hashes kept of a text. Two texts of at most this many word pairs are compared exactly, longer ones by sample."""
@@ -63,6 +67,55 @@ def robust_z(value: float, reference: Sequence[float], floor: float) -> float:
     centre = median(reference)
     spread = MAD_TO_SIGMA * median([abs(number - centre) for number in reference])
     return (value - centre) / max(spread, floor)
+
+
+class Trend(NamedTuple):
+    """A straight trend: slope for each step with its 95 % interval, and the probability of such a rise by chance."""
+
+    slope: float
+    low: float
+    high: float
+    p: float
+
+
+def trend_of(values: Sequence[float]) -> Trend | None:
+    """Theil and Sen's slope, Sen's interval and Mann and Kendall's test (two-sided, ties corrected).
+
+    Args:
+        values: in order, equally spaced; at least 8, or there is no answer. The work grows with the square of their
+            number: callers bound it.
+    """
+    n = len(values)
+    if n < TREND_VALUES_MIN:
+        return None
+    slopes = sorted((values[j] - values[i]) / (j - i) for i in range(n - 1) for j in range(i + 1, n))
+    rises = sum((slope > 0) - (slope < 0) for slope in slopes)
+    ties = math.fsum(count * (count - 1) * (2 * count + 5) for count in Counter(values).values())
+    variance = (n * (n - 1) * (2 * n + 5) - ties) / 18.0
+    if variance <= 0.0:
+        return Trend(0.0, 0.0, 0.0, 1.0)
+    z = (rises - (rises > 0) + (rises < 0)) / math.sqrt(variance)
+    reach = Z_95 * math.sqrt(variance)
+    low = slopes[max(0, math.floor((len(slopes) - reach) / 2.0))]
+    high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2.0))]
+    return Trend(quantile(slopes, 0.5), low, high, math.erfc(abs(z) / math.sqrt(2.0)))
+
+
+def calibration_error(pairs: Sequence[tuple[float, bool]], bins: int = 15, least: int = 10) -> float:
+    """Expected calibration error over bins of equal mass.
+
+    Args:
+        pairs: stated probability and what happened; not empty.
+        bins: at most so many.
+        least: pairs a bin needs to mean anything; fewer bins are taken where there are few pairs.
+    """
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    count = max(1, min(bins, len(ordered) // least))
+    error = 0.0
+    for index in range(count):
+        part = ordered[index * len(ordered) // count : (index + 1) * len(ordered) // count]
+        error += abs(math.fsum(stated for stated, _ in part) - sum(happened for _, happened in part))
+    return error / len(ordered)
 
 
 def sketch_of(text: str) -> tuple[tuple[int, ...], int, int]:

@@ -9,7 +9,7 @@ import msgspec
 from nis_edge.wire.messages import Severity
 
 Standing = Literal["raise", "hold"]
-Scope = Literal["agent", "silence", "device", "physics", "claims", "model"]
+Scope = Literal["agent", "silence", "device", "physics", "claims", "team", "model"]
 """When a judge has its say: with its agent's events, in a scan, with readings, with claims, with an answer."""
 
 

@@ -112,6 +112,35 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None
 
 
+class Blocked(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent that waits for another and has done nothing since; ``evidence`` is the event it began to wait with."""
+
+    agent: str
+    on: str
+    since_s: float
+    evidence: str
+
+
+class Assignee(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to ask next: recent success with its 95 % interval over ``n`` known results."""
+
+    agent: str
+    success_rate: float
+    low: float
+    high: float
+    n: int
+
+
+class Coordination(msgspec.Struct, frozen=True, kw_only=True):
+    """Advice on the team: who is blocked on whom, rings of them, how uneven the load is, whom to ask next by tool."""
+
+    blocked: tuple[Blocked, ...]
+    deadlocks: tuple[tuple[str, ...], ...]
+    load: Metric
+    busiest: str | None
+    best_for: dict[str, Assignee]
+
+
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on a team of agents and its device at ``ts``: what the daemon publishes and an operator reads."""
 
@@ -128,3 +157,4 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...]
     action: str
     events_seen: int
+    coordination: Coordination | None = None
