@@ -27,11 +27,12 @@ from nis_edge.monitor.machine import (
     ModelAnswers,
     Options,
     Raised,
+    Readings,
     Tick,
     step,
 )
 from nis_edge.monitor.state import Judge, MonitorState
-from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Status
+from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Reading, Status
 
 TICK_S: Final = 1.0
 """The daemon's tick."""
@@ -100,6 +101,21 @@ class Replay:
             inputs.insert(0, self._first)
             self._first = None
         return spoken + self._step(inputs, event.ts)
+
+    def sense(self, readings: tuple[Reading, ...], now: float) -> list[Assessment]:
+        """Let the device be read at a time, as the daemon reads it between events.
+
+        Args:
+            readings: one round of the sensors.
+            now: seconds since the epoch, not before what was fed last.
+        """
+        spoken = self._pass_time(now) if self._options.rules.time_known and self._now is not None else []
+        self._now = now
+        inputs: list[Input] = [Readings(readings)]
+        if self._first is not None:
+            inputs.insert(0, self._first)
+            self._first = None
+        return spoken + self._step(inputs, now)
 
     def _pass_time(self, until: float) -> list[Assessment]:
         assert self._now is not None

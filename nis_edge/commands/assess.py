@@ -22,7 +22,7 @@ import msgspec
 from nis_edge.cli import EXIT_DONE, EXIT_USAGE
 from nis_edge.errors import ConfigError, ModelError, NisEdgeError
 from nis_edge.monitor.assess import is_alert
-from nis_edge.monitor.explain import finding_lines, metric_text
+from nis_edge.monitor.explain import coordination_lines, finding_lines, metric_text
 from nis_edge.monitor.labels import LABELS
 from nis_edge.monitor.machine import Options
 from nis_edge.monitor.rules import RuleOptions
@@ -234,6 +234,8 @@ def _print_verdict(
             print(f"    {visible(agent):24} {status}")
         for metric_name in METRICS_SHOWN:
             print(f"    {metric_name:24} {metric_text(last.metrics[metric_name])}")
+        for line in coordination_lines(last.coordination) if last.coordination is not None else ():
+            print(f"    {line}")
 
 
 def _span(episode: Episode, is_timed: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nis_edge.wire.codec import visible
-from nis_edge.wire.messages import AgentEvent, Finding, Metric
+from nis_edge.wire.messages import AgentEvent, Coordination, Finding, Metric
 
 EXCERPT_CHARS: Final = 96
 EVIDENCE_LINES: Final = 3
@@ -45,6 +45,23 @@ def finding_lines(finding: Finding, excerpts: Mapping[str, str]) -> list[str]:
     shown = [identity for identity in finding.evidence if identity in excerpts][-EVIDENCE_LINES:]
     lines += [f"  [{visible(identity)}] {excerpts[identity]}" for identity in shown]
     lines.append(f"  -> {finding.action}")
+    return lines
+
+
+def coordination_lines(advice: Coordination) -> list[str]:
+    """The team as lines: deadlocks, who is blocked, load, whom to ask next; nothing where there is nothing to say."""
+    lines = [f"deadlock                 {visible(' -> '.join((*ring, ring[0])))}" for ring in advice.deadlocks]
+    lines += [
+        f"blocked                  {visible(one.agent)} waits for {visible(one.on)} since {one.since_s:.0f} s"
+        for one in advice.blocked[:EVIDENCE_LINES]
+    ]
+    if advice.busiest is not None and advice.load.value is not None:
+        share = f"{advice.load.value:.1f} fair shares of the work"
+        lines.append(f"busiest                  {visible(advice.busiest)}: {share}")
+    for tool, best in list(advice.best_for.items())[:EVIDENCE_LINES]:
+        task = "anything" if tool == "*" else visible(tool)[:24]
+        success = f"{best.success_rate:.0%} of {best.n}, at least {best.low:.0%}"
+        lines.append(f"ask next for {task}: {visible(best.agent)} ({success})")
     return lines
 
 

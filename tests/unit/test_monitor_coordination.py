@@ -17,6 +17,7 @@ from nis_edge.monitor.coordination import (
     rings,
     waits_after,
 )
+from nis_edge.monitor.explain import coordination_lines
 from nis_edge.monitor.machine import AgentEvents, Cleared, Emit, Raised, Tick, step
 from nis_edge.monitor.state import MonitorState, Wait
 from nis_edge.wire.messages import AgentEvent, Assessment, Coordination, Finding
@@ -192,3 +193,19 @@ def test_waits_are_bounded_and_hostile_ones_are_passed_over() -> None:
     for said in (7, None, ["", "x" * 999, 3, ["b"]], {"b": 1}, "a"):
         event = AgentEvent(id="x", ts=0.0, agent="a", kind="message", data={"waits_for": said})
         assert waits_after({}, event, 0.0) == {}
+
+
+def test_the_advice_is_told_in_lines_that_cannot_control_a_terminal() -> None:
+    desk = Desk()
+    evil = "b\x1b[2J"
+    desk.say("a", to=evil, correlation="1")
+    desk.say(evil, to="a", correlation="2")
+    for index in range(40):
+        desk.say("c", "tool_call", tool="drill", args_hash=f"{index}")
+        desk.say("c", "tool_result", tool="drill", ok=True, text=f"result {index}")
+    desk.wait(40)
+    lines = coordination_lines(desk.advice)
+    assert lines[0].startswith("deadlock") and "a -> b\\u001b[2J -> a" in lines[0]
+    assert any(line.startswith("busiest") and "c: " in line for line in lines)
+    assert "ask next for drill: c (100% of 32, at least 89%)" in lines
+    assert not any("\x1b" in line for line in lines)
