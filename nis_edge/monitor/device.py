@@ -82,7 +82,7 @@ LOOK_EVERY: Final = 4
 LEARNED_READINGS: Final = 256
 """A series is looked at each fourth reading, and learned for so many before anything is said of it."""
 
-HABIT_MARGIN: Final = 1.3
+HABIT_MARGIN: Final = 2.0
 HABIT_FADES: Final = 0.9999
 """News must be so much stronger than the threshold, and than what the series showed before; a habit is half forgotten
 after 28,000 readings."""
