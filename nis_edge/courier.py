@@ -14,7 +14,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nis_edge.adapters.mqtt import Backoff, BrokerOptions, Connection, Incoming, Message, Subscription, connect
 from nis_edge.adapters.spool import Record
@@ -35,9 +35,19 @@ FAREWELL_S: Final = 2.0
 """At the end, how long to wait for acknowledgements of what is under way."""
 
 
-UnderWay = int | Message | None
-"""What a message id stands for: a record's number, a post, or None for what is published at each connection anyway."""
+class _Sent(NamedTuple):
+    """A message that is no record; ``again``: to be sent again should the link break before it is acknowledged."""
 
+    message: Message
+    again: bool
+
+
+UnderWay = int | _Sent
+"""What a message id stands for: a record by its number, or another message."""
+
+
+HEART_S: Final = 5.0
+"""Between two beats while nothing comes or goes."""
 
 READ_AHEAD: Final = 256
 """Records read from the disk at one time: a turn of the storage thread costs more than the reading."""
@@ -187,7 +197,7 @@ class Courier:
             for message in self._greet(sessions):
                 while len(under_way) >= connection.window:
                     await self._acknowledged(connection, under_way, 1.0, told)
-                under_way[connection.publish_nowait(message)] = None
+                under_way[connection.publish_nowait(message)] = _Sent(message, False)
             for subscription in self._subscriptions:
                 connection.subscribe_nowait(subscription)
             self._stale_topics = set(self._states)
@@ -197,7 +207,7 @@ class Courier:
                 self._publish_states(connection, under_way)
                 self._publish_posts(connection, under_way)
                 await self._send(connection, under_way, ahead)
-                await self._acknowledged(connection, under_way, 1.0, told)
+                await self._acknowledged(connection, under_way, HEART_S, told)
                 for reason in connection.refused_subscriptions():
                     self._log.error("subscription.refused", reason=reason, unharmed="everything but these messages")
             await self._leave(connection, under_way, told, "reconfigured")
@@ -207,7 +217,9 @@ class Courier:
             raise
         finally:
             self._connection = None
-            self._posts.extendleft(m for m in reversed(list(under_way.values())) if isinstance(m, Message))
+            self._posts.extendleft(
+                sent.message for sent in reversed(list(under_way.values())) if isinstance(sent, _Sent) and sent.again
+            )
             await asyncio.shield(connection.abandon())
 
     async def _send(self, connection: Connection, under_way: dict[int, UnderWay], ahead: _Ahead) -> None:
@@ -237,7 +249,7 @@ class Courier:
                 raise BrokerLostError(f"the broker takes no more for now: {answer.reason}")
             under_way.pop(answer.message_id, None)
             if answer.reason is not None:
-                self._tell_refusal(answer.reason, isinstance(sent, int), told)
+                self._tell_refusal(answer.reason, sent, told)
             if not isinstance(sent, int):
                 continue
             if answer.reason is None:
@@ -245,30 +257,30 @@ class Courier:
             else:
                 self._outbox.refused(sent, answer.reason)
 
-    def _tell_refusal(self, reason: str, is_record: bool, told: set[str]) -> None:
-        key = f"{is_record} {reason}"
-        if key in told or len(told) >= 16:
+    def _tell_refusal(self, reason: str, sent: UnderWay | None, told: set[str]) -> None:
+        topic = sent.message.topic if isinstance(sent, _Sent) else ""
+        if (told_as := f"{topic} {reason}") in told or len(told) >= 16:
             return
-        told.add(key)
-        if is_record:
+        told.add(told_as)
+        if isinstance(sent, _Sent):
+            unharmed = "records; this state, description or answer is missing at the broker: mend its access list"
+            self._log.warning("message.refused", reason=f"the broker refused {topic}: {reason}", unharmed=unharmed)
+        else:
             unharmed = "it is kept in the spool's table of parked records; the others go on"
             self._log.error("record.parked", reason=f"the broker refused a record: {reason}", unharmed=unharmed)
-        else:
-            unharmed = "records; only states, descriptions or answers are missing at the broker"
-            self._log.warning("message.refused", reason=f"the broker refused it: {reason}", unharmed=unharmed)
 
     def _publish_states(self, connection: Connection, under_way: dict[int, UnderWay]) -> None:
         while self._stale_topics and len(under_way) < connection.window:
             message = self._states[self._stale_topics.pop()]
             message_id = connection.publish_nowait(message)
             if message.qos:
-                under_way[message_id] = None
+                under_way[message_id] = _Sent(message, False)
 
     def _publish_posts(self, connection: Connection, under_way: dict[int, UnderWay]) -> None:
         while self._posts and len(under_way) < connection.window:
             message = self._posts[0]
             if connection.fits(message):
-                under_way[connection.publish_nowait(message)] = message
+                under_way[connection.publish_nowait(message)] = _Sent(message, True)
             self._posts.popleft()
 
     async def _leave(self, connection: Connection, under_way: dict[int, UnderWay], told: set[str], reason: str) -> None:

@@ -490,7 +490,7 @@ class Daemon:
         due = dict.fromkeys(streams, self._clock.monotonic() + 1.0)  # the first one soon, when there is something in it
         while True:
             beat()
-            await asyncio.sleep(min(1.0, max(0.05, min(due.values()) - self._clock.monotonic())))
+            await asyncio.sleep(min(2.0, max(0.05, min(due.values()) - self._clock.monotonic())))
             now = self._clock.monotonic()
             for name, body in streams.items():
                 interval_s = float(getattr(self.config.telemetry, f"{name}_s"))

@@ -27,6 +27,9 @@ T = TypeVar("T")
 RETRY_S: Final = 2.0
 """Between two attempts while the disk refuses."""
 
+HEART_S: Final = 5.0
+"""Between two beats while nothing comes: an idle device is not woken more than it must."""
+
 EXPIRE_EVERY_S: Final = 60.0
 TELL_DROPS_EVERY_S: Final = 60.0
 
@@ -199,8 +202,8 @@ class Outbox:
                 beat()
                 if self._spool is None:
                     await self._open()
-                await self._wait(1.0)
-                if not self._urgent.is_set() and self._commit_s > 0.0:
+                await self._wait(HEART_S)
+                if self._wake.is_set() and not self._urgent.is_set() and self._commit_s > 0.0:
                     await self._wait_urgent()
                 if self._spool is not None:
                     # A write under way is finished even when this loop is cancelled.
