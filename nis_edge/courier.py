@@ -81,7 +81,7 @@ class Courier:
         outbox: where records wait.
         telemetry: makes messages of them.
         greet: the messages to publish when connected, given the number of the connection.
-        subscriptions: what to ask for.
+        subscriptions: gives what to ask for, at each connection.
         on_message: takes what arrives; called in the network thread, must only put it into a bounded queue.
         backoff: the pauses between attempts.
         clock: the time.
@@ -95,7 +95,7 @@ class Courier:
         outbox: Outbox,
         telemetry: Telemetry,
         greet: Callable[[int], list[Message]],
-        subscriptions: Sequence[Subscription],
+        subscriptions: Callable[[], Sequence[Subscription]],
         on_message: Callable[[Incoming], None],
         backoff: Backoff,
         clock: Clock,
@@ -198,7 +198,7 @@ class Courier:
                 while len(under_way) >= connection.window:
                     await self._acknowledged(connection, under_way, 1.0, told)
                 under_way[connection.publish_nowait(message)] = _Sent(message, False)
-            for subscription in self._subscriptions:
+            for subscription in self._subscriptions():
                 connection.subscribe_nowait(subscription)
             self._stale_topics = set(self._states)
             ahead = _Ahead()

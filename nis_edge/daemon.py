@@ -35,7 +35,7 @@ from nis_edge.adapters.systemd import Notifier
 from nis_edge.booting import boot_model
 from nis_edge.clock import Clock
 from nis_edge.commanding import Commanding
-from nis_edge.config import Config, changed_sections, device_id, load, state_folder
+from nis_edge.config import Config, MqttOptions, changed_sections, device_id, load, state_folder
 from nis_edge.courier import Courier
 from nis_edge.demo_replay import DemoTeam, shipped_script
 from nis_edge.engine_room import EngineRoom
@@ -190,7 +190,7 @@ class Daemon:
             outbox=self.outbox,
             telemetry=self._telemetry,
             greet=self._greet,
-            subscriptions=self._subscriptions(),
+            subscriptions=self._subscriptions,
             on_message=self._receive,
             backoff=Backoff(mqtt.reconnect_s_min, mqtt.reconnect_s_max, uniform),
             clock=clock,
@@ -443,15 +443,16 @@ class Daemon:
 
     def _put_in_force(self, config: Config) -> tuple[str, ...]:
         """Take the options that can change while we run; the sections that differ."""
-        changed = changed_sections(self.config, config)
+        old, changed = self.config, changed_sections(self.config, config)
         self.config = replace(self.config, **{n: getattr(config, n) for n in changed if n in LIVE_SECTIONS})
         self.judging.reconfigure(self.config.monitor)
         self.sensing.metrics_s = self.config.monitor.metrics_s
         self.sensing.power_s = self.config.power.interval_s
         self.sensing.throttle_c = self.config.power.throttle_celsius
         self.set_log_level(self.config.log.level)
+        self.shadow.trial_s = self.config.mqtt.desired_trial_s
         if {"mqtt", "telemetry"} & set(changed):
-            self._describe_to_home_assistant()
+            self._describe_to_home_assistant(was=old.mqtt)
         return changed
 
     def set_log_level(self, level: str) -> None:
@@ -621,9 +622,18 @@ class Daemon:
         ):
             self._loop.call_soon_threadsafe(self._describe_to_home_assistant)
 
-    def _describe_to_home_assistant(self) -> None:
-        """Publish the description of every entity, now and at each connection."""
+    def _describe_to_home_assistant(self, was: MqttOptions | None = None) -> None:
+        """Publish the description of every entity, now and at each connection; take one away that is not wanted.
+
+        Args:
+            was: the options before, when they may have changed.
+        """
         mqtt, telemetry = self.config.mqtt, self.config.telemetry
+        topic = discovery.discovery_topic(mqtt.homeassistant_prefix, self.device)
+        if was is not None and was.homeassistant:
+            before = discovery.discovery_topic(was.homeassistant_prefix, self.device)
+            if before != topic or not mqtt.homeassistant:
+                self.courier.show(Message(before, b"", 1, True))
         if not mqtt.homeassistant:
             return
         pace = discovery.Pace(ASSESSMENT_S, telemetry.latency_s, telemetry.power_s, telemetry.system_s)
@@ -631,7 +641,6 @@ class Daemon:
         body = discovery.discovery(
             self._topics, version=__version__, machine=machine, pace=pace, updates=self.updates is not None
         )
-        topic = discovery.discovery_topic(mqtt.homeassistant_prefix, self.device)
         self.courier.show(Message(topic, msgspec.json.encode(body), 1, True))
 
     @property

@@ -91,7 +91,7 @@ class Shadow:
         self._path = path
         self._apply, self._file_config, self._ailing, self._report = apply, file_config, ailing, report
         self._thread, self._clock, self._log = thread, clock, log
-        self._trial_s = trial_s
+        self.trial_s = trial_s
         self._memory = Memory()
         self._waiting: bytes | None = None
         self._wake = asyncio.Event()
@@ -207,7 +207,7 @@ class Shadow:
 
     def _begin_trial(self) -> None:
         self._ailing(True)
-        self._trial_ends = self._clock.monotonic() + self._trial_s
+        self._trial_ends = self._clock.monotonic() + self.trial_s
 
     async def _look(self) -> None:
         assert self._trial_ends is not None

@@ -39,7 +39,7 @@ async def main(state: Path, port: int, rate: int, number: int, commit_ms: int) -
     )  # fmt: skip
     courier = Courier(
         BrokerOptions("127.0.0.1", port, "dut", Message("nis/v1/test/dut/status", b"{}", 1, True), will_delay_s=0),
-        outbox=outbox, telemetry=telemetry, greet=lambda _: [], subscriptions=[], on_message=lambda _: None,
+        outbox=outbox, telemetry=telemetry, greet=lambda _: [], subscriptions=list, on_message=lambda _: None,
         backoff=Backoff(0.05, 0.2, lambda low, high: high), clock=clock, log=log,
     )  # fmt: skip
     outbox.has_news = courier.wake

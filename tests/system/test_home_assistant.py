@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -118,5 +119,15 @@ def test_who_does_not_want_it_says_so(tmp_path: Path, mosquitto: Mosquitto) -> N
         dut.post(json.dumps(event(1)).encode())
         seen.wait(lambda: seen.last(f"{PREFIX}/state/system"), "states are published")
         assert seen.last(DESCRIPTION) is None
+        dut.write_config(config(mosquitto.port))
+        dut.send(signal.SIGHUP)
+        seen.wait(lambda: seen.last(DESCRIPTION), "it is described after all")
+        with seen._lock:
+            seen.messages = []
+        seen.publish("homeassistant/status", b"online")
+        seen.wait(lambda: seen.last(DESCRIPTION), "and listens to Home Assistant")
+        dut.write_config(config(mosquitto.port, "homeassistant = false\n"))
+        dut.send(signal.SIGHUP)
+        seen.wait(lambda: seen.last(DESCRIPTION) == b"", "the description is taken away")
         assert dut.end() == 0
     seen.close()

@@ -127,7 +127,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker, sce
             )
             courier = Courier(
                 OPTIONS, outbox=outbox, telemetry=telemetry, greet=lambda n: [telemetry.online(n, None)],
-                subscriptions=[Subscription("in/#")], on_message=lambda *_: None,
+                subscriptions=lambda: [Subscription("in/#")], on_message=lambda *_: None,
                 backoff=Backoff(1, 120, lambda low, high: low), clock=clock, log=log,
             )  # fmt: skip
             outbox.has_news = courier.wake
