@@ -286,7 +286,7 @@ class Daemon:
         )
         if booted.model is not None:
             shown = f"update {booted.slot.version}" if booted.slot is not None else str(factory)
-            self.engine.put(booted.model, shown)
+            self.engine.put(booted.model, shown, booted.slot.sha256 if booted.slot is not None else None)
         else:
             why = "the package that ships is missing" if factory is None else "no stored package could be loaded"
             self.engine.withdraw(f"{why}: judging by rules alone")
@@ -666,7 +666,7 @@ class Daemon:
             self.engine.withdraw("no factory model ships with this build: judging by rules alone")
             return
         shown = f"update {activation.slot.version}" if activation.slot is not None else str(path)
-        await self.engine.load(path, shown)
+        await self.engine.load(path, shown, activation.slot.sha256 if activation.slot is not None else None)
         self._unanswered_before = self.judging.state.counts.unanswered
 
     def _model_sickness(self) -> str | None:

@@ -17,11 +17,15 @@ from nis_edge.clock import Clock
 from nis_edge.errors import DeviceError, ModelError
 from nis_edge.judgement import PromptJudge
 from nis_edge.latency import Latencies
+from nis_edge.limits import MIB
 from nis_edge.monitor.machine import Ask, JudgeChanged, ModelAnswers
 from nis_edge.supervisor import Beat
 from nis_edge.waiting import within
 
 T = TypeVar("T")
+
+HASHED_BYTES_MAX: Final = 64 * MIB
+"""A larger package is not read whole at each start only to name its hash; one that came as an update has it anyway."""
 
 ANSWER_STALL_S: Final = 60.0
 """An answer that takes longer is no answer but a hang; the watchdog then lets the daemon be restarted."""
@@ -36,6 +40,7 @@ class ModelInService:
     isa: str
     threads: int
     load_ms: float
+    sha256: str | None = None  # None: too large to be read whole for it at each start
 
 
 class EngineRoom:
@@ -92,31 +97,37 @@ class EngineRoom:
         """
         self._rest_s, self._rest_reason = seconds, reason
 
-    async def load(self, path: Path, shown: str | None = None) -> None:
+    async def load(self, path: Path, shown: str | None = None, sha256: str | None = None) -> None:
         """Open a package and put it in service; the one before is closed when the new one stands.
 
         Args:
             path: of the package.
             shown: what to call it, where the path is a descriptor's.
+            sha256: of the file, where it is known.
 
         Raises:
             ModelError: it can't judge; the one before stays in service (the builder acts).
             DeviceError: this machine can't run it (the operator acts).
         """
-        self.put(await self._call(self.open, path), shown or str(path))
+        self.put(await self._call(self.open, path), shown or str(path), sha256)
 
     def open(self, path: Path) -> tuple[PromptJudge, float]:
         """Open a package, blocking; the judge and the milliseconds it took."""
         started = self._clock.monotonic()
         judge = PromptJudge(path, threads=self._threads, clock=self._clock)
+        if judge.model.package.size_bytes <= HASHED_BYTES_MAX:
+            judge.model.package.sha256()  # here, where it keeps nobody waiting
         return judge, (self._clock.monotonic() - started) * 1e3
 
-    def put(self, opened: tuple[PromptJudge, float], shown: str) -> None:
+    def put(self, opened: tuple[PromptJudge, float], shown: str, sha256: str | None = None) -> None:
         """Put an opened package in service."""
         judge, load_ms = opened
         before, self._judge = self._judge, judge
         isa, threads = judge.model.isa, judge.model.threads
-        self.model = ModelInService(judge.judge.model, shown, isa, threads, round(load_ms, 1))
+        package = judge.model.package
+        if sha256 is None and package.size_bytes <= HASHED_BYTES_MAX:
+            sha256 = package.sha256()
+        self.model = ModelInService(judge.judge.model, shown, isa, threads, round(load_ms, 1), sha256)
         self.reason = None
         about = {"load_ms": self.model.load_ms, "isa": isa, "threads": threads}
         self._log.info("model.loaded", model=self.model.name, path=shown, **about)

@@ -131,6 +131,7 @@ def _model(engine: EngineRoom) -> dict[str, Any]:
         "isa": model.isa,
         "threads": model.threads,
         "load_ms": model.load_ms,
+        "sha256": model.sha256,
         "reason": None,
     }
 

@@ -201,6 +201,16 @@ def _system(topics: Topics, pace: Pace) -> dict[str, dict[str, Any]]:
             **diagnostic,
             **common,
         },
+        "easing": {
+            "p": "sensor",
+            "name": "Thermal easing",
+            "dev_cla": "enum",
+            "ops": ["full", "eased", "sparing", "rules only"],
+            "val_tpl": "{{ value_json.easing.level }}",
+            "ic": "mdi:speedometer-slow",
+            **diagnostic,
+            **common,
+        },
         "events_seen": {
             "p": "sensor",
             "name": "Events judged",

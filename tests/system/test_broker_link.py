@@ -227,6 +227,39 @@ def test_a_peer_that_speaks_nonsense_is_one_clear_refusal(answer: bytes) -> None
         run(lambda: scenario(port))
 
 
+def test_a_packet_without_end_costs_a_bounded_memory_and_the_connection() -> None:
+    sent = 0
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            nonlocal sent
+            peer, _ = listening.accept()
+            with peer:
+                peer.settimeout(20)
+                peer.recv(4096)
+                peer.sendall(b"\x20\x03\x00\x00\x00" + b"\x30\xff\xff\xff\x7f")  # a PUBLISH of 256 MiB begins
+                try:
+                    while sent < 256 << 20:
+                        sent += peer.send(b"x" * 65536)
+                except OSError:
+                    pass
+            ended.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+
+        async def scenario() -> None:
+            connection = await connect(options(listening.getsockname()[1]), ignore)
+            with pytest.raises(BrokerLostError):
+                while True:
+                    await connection.wait_acknowledgements(1.0)
+            await connection.abandon()
+
+        run(scenario)
+        assert ended.wait(20)
+    assert sent < 32 << 20
+
+
 def test_a_kill_of_the_broker_is_noticed(mosquitto: Mosquitto) -> None:
     async def scenario() -> None:
         connection = await connect(options(mosquitto.port), ignore)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -306,6 +307,7 @@ def test_a_pinned_model_judges_beside_the_rules_and_its_latency_is_measured(tmp_
         )
         view = daemon.status()
         assert view["model"]["path"] == str(package)
+        assert view["model"]["sha256"] == hashlib.sha256(package.read_bytes()).hexdigest()
         assert view["latency"]["model"]["p99_ms"] > 0
         assert view["update"] is None, "a pinned model is not updated"
         assert daemon.end() == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nis_edge.power.easing import NAMES
 from tests.support.broker import Mosquitto, mosquitto
 from tests.support.daemon import DaemonProcess, event
 from tests.support.home_assistant import HomeAssistant
@@ -73,6 +74,8 @@ def test_every_entity_is_described_and_lives_and_every_command_is_understood(
         assert entities["verdict"].attributes["findings"]
         assert entities["throttled"].state is None, "what this tree does not tell is unknown, not off"
         assert entities["log_level"].state == "info"
+        assert entities["easing"].state == "full"
+        assert entities["easing"].options["options"] == list(NAMES), "the words are those of power.easing"
         assert entities["model"].state["in_progress"] is False
         assert entities["model"].state["latest_version"] == entities["model"].state["installed_version"]
 

@@ -31,7 +31,8 @@ class FakePromptJudge:
         if "bad" in str(path):
             raise ModelError(f"{path}: no task head")
         self.judge = Judge(model=Path(path).stem, thresholds={}, temperatures={})
-        self.model = SimpleNamespace(isa="scalar", threads=threads)
+        package = SimpleNamespace(size_bytes=7, sha256=lambda: "ab" * 32)
+        self.model = SimpleNamespace(isa="scalar", threads=threads, package=package)
         self.failure: ModelError | None = None
         self.closed = False
 
@@ -81,6 +82,7 @@ def test_a_loaded_model_is_named_and_answers(monkeypatch: pytest.MonkeyPatch) ->
         assert isinstance(told[0], JudgeChanged)
         assert room.model is not None
         assert (room.model.name, room.model.isa, room.model.threads) == ("nano", "scalar", 2)
+        assert room.model.sha256 == "ab" * 32
         assert log.named("model.loaded")[0]["path"] == "/m/nano.nis"
         room.ask(ask(5))
         await until(lambda: answers(told))
