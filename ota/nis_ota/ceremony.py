@@ -7,6 +7,7 @@ counts is checked again, against the repository's own metadata, when the file is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,29 @@ class Staged:
             found.append(Status(demand.by, demand.threshold, signed, rest))
         return found
 
+    def contents(self) -> list[str]:
+        """What a signature vouches for, one line each: nobody should sign what he cannot read."""
+        signed = self.metadata.signed
+        lines = [f"expires {signed.expires:%Y-%m-%d}"]
+        if isinstance(signed, Root):
+            lines += [
+                f"{role}: {entry.threshold} of {', '.join(keys.name_of(signed.keys[keyid]) for keyid in entry.keyids)}"
+                for role, entry in signed.roles.items()
+            ]
+        if isinstance(signed, Targets):
+            delegations = signed.delegations
+            lines += [
+                f"{role} may sign {', '.join(entry.paths or [])}: {entry.threshold} of "
+                f"{', '.join(keys.name_of(delegations.keys[keyid]) for keyid in entry.keyids)}"
+                for role, entry in ((delegations.roles or {}) if delegations is not None else {}).items()
+            ]
+            lines += [
+                f"{name}: {info.length} bytes, sha256 {info.hashes.get('sha256', 'none')}, "
+                f"facts {json.dumps(info.custom, sort_keys=True)}"
+                for name, info in signed.targets.items()
+            ]
+        return [printable(line) for line in lines]
+
     @property
     def complete(self) -> bool:
         """Whether every demand is met."""
@@ -161,6 +185,11 @@ class Staged:
 
     def _wanted_keys(self) -> dict[str, Key]:
         return {keyid: key for demand in self.wanted for keyid, key in demand.keys.items()}
+
+
+def printable(text: str) -> str:
+    """A line out of a file that came from somewhere, fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:1000]
 
 
 def merge(files: Iterable[Path]) -> Staged:

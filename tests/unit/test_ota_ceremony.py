@@ -19,7 +19,7 @@ from nis_ota.repository import Repository
 from nis_ota.rotation import next_name
 from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
-from tests.support.update_world import World, golden_package, world
+from tests.support.update_world import World, file_hash, golden_package, world
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,10 @@ def test_a_fleet_is_founded_listed_and_published_by_people_whose_keys_never_meet
     assert "--stage" in said(capsys)
     assert run(*add, "--stage", "--json") == 3
     assert json.loads(capsys.readouterr().out)["staged"].endswith("staged/2.models.json")
+    run("sign", fleet / "staged" / "2.models.json")  # without a key: only to read what is to be signed
+    shown = capsys.readouterr().out
+    assert f"models/tiny/1.0.0.nis: {package.stat().st_size} bytes, sha256 {file_hash(package)}" in shown
+    assert '"release_counter": 1' in shown
     signed = [holders.carry(name, fleet / "staged" / "2.models.json")[1][0] for name in ("targets-ann", "targets-ben")]
     assert run("merge", "--into", fleet, *signed) == 0
     assert run("rollout", "start", fleet, "models/tiny/1.0.0.nis", "--waves", "100%") == 0

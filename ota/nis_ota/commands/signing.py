@@ -202,7 +202,7 @@ def root_edit(args: argparse.Namespace) -> None:
 
 def sign(args: argparse.Namespace) -> int:
     """`nis-ota sign`."""
-    from nis_ota.ceremony import Staged
+    from nis_ota import ceremony
 
     first = Path(args.what[0])
     if first.is_dir():
@@ -219,7 +219,7 @@ def sign(args: argparse.Namespace) -> int:
     ring = shared.ring(args)
     facts, lines, complete = [], [], True
     for path in map(Path, args.what):
-        staged = Staged.read(path)
+        staged = ceremony.Staged.read(path)
         if not staged.wanted:
             raise PublisherError(f"{path} does not say who may sign it; sign the file that was staged")
         added = staged.sign(ring)
@@ -228,7 +228,8 @@ def sign(args: argparse.Namespace) -> int:
         complete = complete and staged.complete
         facts.append({**_facts(path, staged), "added": added})
         lines += [f"{path}: {staged.role} version {staged.version}, signed by {', '.join(added) or 'no key here'}"]
-        lines += [f"  {status.text()}" for status in staged.status()]
+        lines += [f"  {line}" for line in staged.contents()]
+        lines += [f"  {ceremony.printable(status.text())}" for status in staged.status()]
     shared.tell(args, facts, *lines)
     if not any(fact["added"] for fact in facts) and not complete:
         raise PublisherError(
@@ -308,5 +309,6 @@ def _facts(path: Path, staged: Staged) -> dict[str, object]:
         "type": staged.role,
         "version": staged.version,
         "complete": staged.complete,
+        "contents": staged.contents(),
         "demands": [{**vars(status), "met": status.met} for status in staged.status()],
     }
