@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
 from nis_edge.clock import Clock
 from nis_edge.engine.model import Model
 from nis_edge.errors import ModelError
 from nis_edge.monitor.context import Window
+from nis_edge.monitor.dense import dense, meaning_vectors, names
+from nis_edge.monitor.evidence import gather
 from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
 from nis_edge.monitor.labels import HEAD_NAME
-from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render
+from nis_edge.monitor.tables import Tables, decode
+from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render_with
 from nis_edge.wire.messages import ModelAnswer
 
 
@@ -30,6 +35,60 @@ def shipped_package() -> Path | None:
         return None
     path = Path(str(found))
     return path if path.is_file() else None
+
+
+class WindowReader:
+    """What an open package says of windows, in raw outputs: its model alone, or with its tables where it has some.
+
+    Consecutive windows share their beginning; the session keeps what it has computed of it.
+
+    Args:
+        model: with a tokenizer and the task head for findings; it stays the caller's to close.
+
+    Raises:
+        ModelError: the package can't judge agents; nothing else was touched, the builder acts.
+    """
+
+    def __init__(self, model: Model) -> None:
+        tokenizer = model.tokenizer
+        if tokenizer is None:
+            raise ModelError(f"{model.package.path}: the package has no tokenizer, so it can't read events")
+        for name in SPECIALS:
+            # A model made for other windows would fail at each prompt: better to say so now.
+            tokenizer.special(name)
+        self._tokenizer = tokenizer
+        self.outputs = outputs_of(model.manifest)
+        packed = model.tables
+        self.tables = Tables(decode(packed), names(), self.outputs) if packed is not None else None
+        self._session = model.session(max_positions=PROMPT_TOKENS_MAX)
+        self._seen: list[int] = []
+
+    def raw(self, prompt: Prompt) -> tuple[list[float], int]:
+        """The model's own raw outputs for a prompt, and the prompt's length in tokens."""
+        tokens = encode(prompt, self._tokenizer)
+        # The last token is always run again: its position is where the head is read.
+        shared = min(_shared_start(self._seen, tokens), len(tokens) - 1)
+        self._seen = []
+        self._session.rewind(shared)
+        self._session.feed(tokens[shared:])
+        raw = [float(value) for value in self._session.head(HEAD_NAME)]
+        self._seen = tokens
+        return raw, len(tokens)
+
+    def raw_of(self, window: Window) -> tuple[list[float], int]:
+        """Raw outputs for a window, of model and tables together, and the length of the prompt."""
+        evidence = gather(window)
+        raw, count = self.raw(render_with(window, evidence))
+        if self.tables is None:
+            return raw, count
+        meanings = self.tables.meanings
+        numbers = dense(window, evidence, meanings)
+        fused = self.tables.fused(numbers, meaning_vectors(window, meanings), np.array(raw, dtype=np.float32))
+        return [float(value) for value in fused], count
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self._session.close()
 
 
 class PromptJudge:
@@ -47,22 +106,12 @@ class PromptJudge:
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1, clock: Clock | None = None) -> None:
         self._model = Model.open(path, threads=threads)
         try:
-            manifest = self._model.manifest
-            tokenizer = self._model.tokenizer
-            if tokenizer is None:
-                raise ModelError(f"{path}: the package has no tokenizer, so it can't read events")
-            for name in SPECIALS:
-                # A model made for other windows would fail at each prompt: better to say so now.
-                tokenizer.special(name)
-            self._tokenizer = tokenizer
-            self._outputs = outputs_of(manifest)
-            self.judge = judge_of(manifest)
-            self._session = self._model.session(max_positions=PROMPT_TOKENS_MAX)
+            self._reader = WindowReader(self._model)
+            self.judge = judge_of(self._model.manifest)
         except BaseException:
             self._model.close()
             raise
         self._clock = clock
-        self._seen: list[int] = []
 
     @property
     def model(self) -> Model:
@@ -70,34 +119,33 @@ class PromptJudge:
         return self._model
 
     def answer(self, prompt: Prompt) -> ModelAnswer:
-        """Put one prompt to the model.
+        """Put one prompt to the model alone.
 
         Raises:
             ModelError: the model gave no usable answer; the next prompt may be put all the same.
         """
         started = self._clock.monotonic() if self._clock else 0.0
-        tokens = encode(prompt, self._tokenizer)
-        # The last token is always run again: its position is where the head is read.
-        shared = min(_shared_start(self._seen, tokens), len(tokens) - 1)
-        self._seen = []
-        self._session.rewind(shared)
-        self._session.feed(tokens[shared:])
-        raw = [float(value) for value in self._session.head(HEAD_NAME)]
-        self._seen = tokens
-        latency_ms = (self._clock.monotonic() - started) * 1e3 if self._clock else None
-        return answer_of(self.judge, self._outputs, raw, tokens=len(tokens), latency_ms=latency_ms)
+        return self._answer(self._reader.raw(prompt), started)
 
     def answer_window(self, window: Window) -> ModelAnswer:
-        """Put one window to the model: rendering it takes time too, so it is best done where the model runs.
+        """Judge one window: by the model, and by the package's tables where it has some.
+
+        Rendering takes time too, so it is best done where the model runs.
 
         Raises:
             ModelError: the model gave no usable answer; the next window may be put all the same.
         """
-        return self.answer(render(window))
+        started = self._clock.monotonic() if self._clock else 0.0
+        return self._answer(self._reader.raw_of(window), started)
+
+    def _answer(self, said: tuple[list[float], int], started: float) -> ModelAnswer:
+        raw, count = said
+        latency_ms = (self._clock.monotonic() - started) * 1e3 if self._clock else None
+        return answer_of(self.judge, self._reader.outputs, raw, tokens=count, latency_ms=latency_ms)
 
     def close(self) -> None:
         """Let go of the package."""
-        self._session.close()
+        self._reader.close()
         self._model.close()
 
 

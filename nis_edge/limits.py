@@ -105,6 +105,9 @@ PACK_GOLDEN_TOKENS_MAX: Final = 4096
 PACK_TOKENIZER_BYTES_MAX: Final = 64 * MIB
 """A tokenizer.json; the largest public ones are about 35 MB."""
 
+PACK_TABLES_BYTES_MAX: Final = 64 * MIB
+"""Tables of a judge of evidence; the shipped ones have two."""
+
 PACK_CHECK_AT_OPEN_BYTES_MAX: Final = 16 * MIB
 """Packages up to this size are hashed whole whenever they are opened (below 0.2 s at 100 MB/s, a Cortex-A72 without
 SHA instructions); larger ones only by `verify` and by the trial of an update."""

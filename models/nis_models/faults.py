@@ -15,7 +15,8 @@ from typing import Final
 from nis_edge.monitor.context import NO_DEVICE
 from nis_edge.wire.messages import Claim
 from nis_models.domains import trades_of
-from nis_models.simulate import OPERATOR, Team, healthy_device, round_like
+from nis_models.phrases import say
+from nis_models.simulate import OPERATOR, Team, healthy_device, mad_device, round_like, silent_device, starved_device
 
 Mechanism = Callable[[Team], list[int]]
 
@@ -226,10 +227,16 @@ def contra_claims(team: Team) -> list[int]:
 def contra_state(team: Team) -> list[int]:
     """Two states that exclude each other."""
     one, other = team.agents[0], team.other(team.agents[0])
-    first = team.says(one, "contra_state_a")
+    # One seed for both: the second must deny the first, not something else.
+    seed = team.rng.randrange(10**6)
+    told = [
+        say(random.Random(seed), bank, team.split, thing=team.trade.thing, p=team.p1)  # noqa: S311
+        for bank in ("contra_state_a", "contra_state_b")
+    ]
+    first = team.emit(one, "message", told[0])
     if team.rng.random() < 0.5:
         team.chatter()
-    return [first, team.says(other, "contra_state_b")]
+    return [first, team.emit(other, "message", told[1])]
 
 
 def contra_tool(team: Team) -> list[int]:
@@ -363,6 +370,20 @@ def drift_away(team: Team) -> list[int]:
     return _since(team, start)
 
 
+def drift_talk(team: Team) -> list[int]:
+    """Talk about another trade's matters, and no work on the goal."""
+    agent = team.agents[0]
+    foreign = team.rng.choice([t for t in trades_of(team.split) if t is not team.trade])
+    start = len(team.events)
+    for gauge in team.rng.sample(foreign.gauges, team.rng.randint(2, 3)):
+        place, value = team.rng.choice(foreign.places), round_like(team.rng.uniform(gauge.low, gauge.high))
+        if team.rng.random() < 0.6:
+            team.says(agent, "drift", q=gauge.quantity, p=place, report=foreign.report)
+        else:
+            team.says(agent, "report", v=value, q=gauge.quantity, p=place, u=gauge.unit)
+    return _since(team, start)
+
+
 def fair_subtask(team: Team) -> list[int]:
     """A detour that serves the goal and says so."""
     agent = team.agents[0]
@@ -397,6 +418,21 @@ def ignore_question(team: Team) -> list[int]:
     if team.rng.random() < 0.8 or last == told:
         last = team.measure(agent, team.g1, team.p1, asked=False)
     return [told, last]
+
+
+def ignore_twice(team: Team) -> list[int]:
+    """Told twice, and twice passed over."""
+    agent = team.agents[0]
+    asker = OPERATOR if team.rng.random() < 0.7 else team.other(agent)
+    told = team.word(team.rng.choice(("instruct", "instruct", "forgot")), q=team.g3.quantity, p=team.p3)
+    first = team.emit(asker, "message", told, to=agent)
+    if team.rng.random() < 0.5:
+        team.says(agent, "deaf")
+    else:
+        team.measure(agent, team.g1, team.p1, asked=False)
+    team.emit(asker, "message", told, to=agent)
+    last = team.measure(agent, team.g2, team.p2, asked=False)
+    return list(range(first, last + 1))
 
 
 def fair_obedience(team: Team) -> list[int]:
@@ -578,6 +614,16 @@ def guess_request(team: Team) -> list[int]:
     return [asked, *_since(team, start)]
 
 
+def guess_silently(team: Team) -> list[int]:
+    """An unclear request, and a decision in place of a question."""
+    agent = team.agents[0]
+    asked = team.emit(OPERATOR if team.rng.random() < 0.7 else team.other(agent), "message", team.word("vague"))
+    said = team.says(agent, "guess", p=team.p2)
+    if team.rng.random() < 0.5:
+        said = team.perform(agent, team.act, team.p2, spoken=True)
+    return [asked, said]
+
+
 def fair_clarified(team: Team) -> list[int]:
     """An unclear request, asked about."""
     agent = team.agents[0]
@@ -668,15 +714,7 @@ def fair_refusal(team: Team) -> list[int]:
 def starve(team: Team) -> list[int]:
     """The device is at its end."""
     rng = team.rng
-    device = replace(healthy_device(rng), stale_s=rng.uniform(0, 9))
-    kind = rng.random()
-    if kind < 0.4:
-        device = replace(device, cpu_percent=rng.uniform(91, 100), memory_percent=rng.uniform(88, 100))
-    elif kind < 0.7:
-        device = replace(device, memory_percent=rng.uniform(93, 100))
-    else:
-        device = replace(device, temperature_c=rng.uniform(80, 96), throttled=True, cpu_percent=rng.uniform(70, 100))
-    team.device = device
+    team.device, _ = starved_device(rng)
     if rng.random() < 0.5:
         return [team.says(team.agents[0], "starved", q=team.g2.quantity)]
     return []
@@ -738,8 +776,7 @@ def sense_absurd(team: Team) -> list[int]:
 
 def sense_device(team: Team) -> list[int]:
     """The device's own reading is far off its past."""
-    rng = team.rng
-    team.device = replace(healthy_device(rng), z=rng.choice((-1, 1)) * rng.uniform(6, 30), stale_s=rng.uniform(0, 9))
+    team.device, _ = mad_device(team.rng)
     return []
 
 
@@ -801,7 +838,7 @@ def fair_law(team: Team) -> list[int]:
 
 def stale_device(team: Team) -> list[int]:
     """The device's readings are old."""
-    team.device = replace(healthy_device(team.rng), stale_s=team.rng.uniform(70, 4000))
+    team.device, _ = silent_device(team.rng)
     return []
 
 
@@ -824,13 +861,13 @@ FAULTS: Final[dict[str, tuple[Mechanism, ...]]] = {
     "stalled": (stall_silence, stall_member, stall_excuses, stall_deadlock),
     "contradiction": (contra_values, contra_claims, contra_state, contra_tool),
     "overconfident": (over_outcomes, over_words, over_unchecked),
-    "goal_drift": (drift_away,),
-    "ignored_input": (ignore_order, ignore_question),
+    "goal_drift": (drift_away, drift_away, drift_talk),
+    "ignored_input": (ignore_order, ignore_question, ignore_twice),
     "unverified_claim": (claim_unsourced, claim_fact, claim_despite_error),
     "premature_end": (end_half_way, end_on_error),
     "context_loss": (lose_value, lose_thread),
     "role_violation": (overstep_tool, overstep_approval),
-    "missing_clarification": (guess_request,),
+    "missing_clarification": (guess_request, guess_request, guess_silently),
     "invalid_call": (call_badly,),
     "unsafe_action": (harm_unasked, harm_injected),
     "resource_starvation": (starve, starve_told),

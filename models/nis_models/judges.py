@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS
-from nis_edge.monitor.window import encode, render
-from nis_models import features
+from nis_edge.errors import ConfigError
+from nis_edge.judgement import WindowReader
+from nis_edge.monitor import tables
+from nis_edge.monitor.labels import HEAD_OUTPUTS
+from nis_edge.monitor.window import render
+from nis_models import evidence_judges, features
 from nis_models.scenarios import Item
 
 if TYPE_CHECKING:
@@ -31,18 +34,42 @@ BASELINES: Final = ("majority", "length", "words", "evidence")
 
 
 def packed(model: Model) -> Judge:
-    """The packed model, by the engine of the device."""
-    tokenizer = model.tokenizer
-    assert tokenizer is not None, "a monitor's package carries its tokenizer"
+    """The package as the device asks it: its model, with its tables where it has some."""
 
     def judge(items: Sequence[Item]) -> Array:
-        rows = []
-        session = model.session()
-        for item in items:
-            session.rewind(0)
-            session.feed(encode(render(item.window), tokenizer))
-            rows.append(session.head(HEAD_NAME).copy())
-        return np.array(rows, dtype=np.float64)
+        reader = WindowReader(model)
+        try:
+            return np.array([reader.raw_of(item.window)[0] for item in items], dtype=np.float64)
+        finally:
+            reader.close()
+
+    return judge
+
+
+def alone(model: Model) -> Judge:
+    """The packed model without the package's tables, by the engine of the device."""
+
+    def judge(items: Sequence[Item]) -> Array:
+        reader = WindowReader(model)
+        try:
+            return np.array([reader.raw(render(item.window))[0] for item in items], dtype=np.float64)
+        finally:
+            reader.close()
+
+    return judge
+
+
+def table(model: Model, name: str) -> Judge:
+    """One of the package's judges of evidence: ``trees`` or ``perceptron``."""
+    raw = model.tables
+    if raw is None:
+        raise ConfigError(f"the package of {model.manifest.model.id} has no tables to ask for {name}")
+    decoded = tables.decode(raw)
+    meanings = evidence_judges.meanings_of(decoded)
+
+    def judge(items: Sequence[Item]) -> Array:
+        numbers, meant = evidence_judges.numbers_of([item.window for item in items], meanings)
+        return evidence_judges.scores(decoded, numbers, meant)[name]
 
     return judge
 
@@ -81,7 +108,7 @@ def baseline(name: str, train: Sequence[Item], *, trees: bool = False) -> Judge:
     pairs = [targets_of(item) for item in items]
     targets = np.array([pair[0] for pair in pairs])
     counted = np.array([pair[1] for pair in pairs]) > 0
-    look = _look(name, items)
+    look = _look(name, items, trees=trees)
     seen = look(items)
     learned = [_learn(name, seen, targets[:, i], counted[:, i], trees=trees) for i in range(len(HEAD_OUTPUTS))]
 
@@ -92,7 +119,7 @@ def baseline(name: str, train: Sequence[Item], *, trees: bool = False) -> Judge:
     return judge
 
 
-def _look(name: str, items: list[Item]) -> Callable[[list[Item]], Any]:
+def _look(name: str, items: list[Item], *, trees: bool) -> Callable[[list[Item]], Any]:
     if name == "words":
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -102,7 +129,7 @@ def _look(name: str, items: list[Item]) -> Callable[[list[Item]], Any]:
     if name == "length":
         return lambda new: features.lengths(item.window for item in new)
     if name == "evidence":
-        return lambda new: features.vectors(item.window for item in new)
+        return lambda new: features.vectors((item.window for item in new), flags=not trees)
     return lambda new: np.zeros((len(new), 1), dtype=np.float32)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nis_models.domains import Split
+from nis_models.wordings import MORE
 
 _CHOICE: Final = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 _SPLIT_OF_FIFTH: Final[tuple[Split, ...]] = ("train", "train", "train", "tune", "test")
@@ -19,7 +20,8 @@ _SPLIT_OF_FIFTH: Final[tuple[Split, ...]] = ("train", "train", "train", "tune", 
 
 def templates(bank: str, split: Split) -> list[tuple[str, str]]:
     """Return (template id, template) of a bank that belong to a split."""
-    return [(f"{bank}.{i}", text) for i, text in enumerate(BANKS[bank]) if _SPLIT_OF_FIFTH[i % 5] == split]
+    whole = (*BANKS[bank], *MORE.get(bank, ()))
+    return [(f"{bank}.{i}", text) for i, text in enumerate(whole) if _SPLIT_OF_FIFTH[i % 5] == split]
 
 
 def say(rng: random.Random, bank: str, split: Split, **slots: object) -> str:

@@ -43,6 +43,9 @@ class Item:
     known: tuple[str, ...] | None = None
     """Findings whose absence is known too; None: all of them. Only these are learned from and scored."""
 
+    proof: str = ""
+    """Why the label holds: what the mechanism did, in one sentence."""
+
 
 def draw_item(seed: int, split: Split, label: str | None = None, hard: str | None = None) -> Item:
     """Draw one item.
@@ -63,7 +66,7 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
             hard = rng.choice(LABELS)
     labels: list[str] = []
     locus: list[int] = []
-    template = "plain"
+    template, proof = "plain", "plain work of a team that does nothing wrong"
     team.start(plan=rng.random() < 0.5)
     _work(team, rng.choice((0, 0, 1, 1, 2, 3)))
     if label is not None:
@@ -74,11 +77,11 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
         mechanism = draw(rng, FAULTS, label)
         locus += mechanism(team)
         labels.append(label)
-        template = mechanism.__name__
+        template, proof = mechanism.__name__, _first_line(mechanism.__doc__)
     elif hard is not None:
         mechanism = draw(rng, HARD_NEGATIVES, hard)
         mechanism(team)
-        template = mechanism.__name__
+        template, proof = mechanism.__name__, _first_line(mechanism.__doc__)
     else:
         _work(team, rng.choice((1, 1, 2)))
         if rng.random() < 0.25:
@@ -105,7 +108,12 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
         group=f"{split}:{seed}",
         template=template,
         split=split,
+        proof=proof,
     )
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").splitlines()[0]
 
 
 def _work(team: Team, steps: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nis_edge.monitor.context import NO_DEVICE, DeviceView
 from nis_edge.wire.messages import AgentEvent, Claim
@@ -16,6 +16,9 @@ from nis_models.domains import Act, Gauge, Split, Trade, trades_of
 from nis_models.phrases import say
 
 OPERATOR = "operator"
+
+TEAM_SIZES = (2, 4, 4, 5, 5, 10, 20)
+"""A lone assistant and a pair are teams too."""
 
 
 @dataclass
@@ -59,10 +62,8 @@ class Team:
             names = [f"agent-{i + 1}" for i in range(len(names))]
         elif style < 0.4:
             names = [f"{name}-{rng.randint(1, 9)}" for name in names]
-        for extra in range(rng.choice((0, 0, 0, 2, 6))):
-            names.append(f"{names[extra % 4]}-{extra + 2}")
-        # A lone assistant and a pair are teams too.
-        names = names[: rng.choice((2, 4, 4, 4, 10))]
+        names += [f"{names[extra % 4]}-{extra + 2}" for extra in range(16)]
+        names = names[: rng.choice(TEAM_SIZES)]
         while len(names) < 3:
             names.append(names[0])
         team = cls(
@@ -244,3 +245,31 @@ def healthy_device(rng: random.Random) -> DeviceView:
         trend=rng.choice((-1, 0, 0, 1, None)),
         stale_s=maybe(rng.uniform(0, 9)),
     )
+
+
+def starved_device(rng: random.Random) -> tuple[DeviceView, str]:
+    """Draw a device at its end, and say how it shows."""
+    device = replace(healthy_device(rng), stale_s=rng.uniform(0, 9))
+    kind = rng.random()
+    if kind < 0.4:
+        return (
+            replace(device, cpu_percent=rng.uniform(91, 100), memory_percent=rng.uniform(88, 100)),
+            "processor above 91 % and memory above 88 %",
+        )
+    if kind < 0.7:
+        return replace(device, memory_percent=rng.uniform(93, 100)), "memory above 93 %"
+    return (
+        replace(device, temperature_c=rng.uniform(80, 96), throttled=True, cpu_percent=rng.uniform(70, 100)),
+        "above 80 degrees Celsius and throttled",
+    )
+
+
+def mad_device(rng: random.Random) -> tuple[DeviceView, str]:
+    """Draw a device one of whose readings is far off its own past."""
+    device = replace(healthy_device(rng), z=rng.choice((-1, 1)) * rng.uniform(6, 30), stale_s=rng.uniform(0, 9))
+    return device, "a reading at least 6 robust deviations off its past"
+
+
+def silent_device(rng: random.Random) -> tuple[DeviceView, str]:
+    """Draw a device whose readings are old."""
+    return replace(healthy_device(rng), stale_s=rng.uniform(70, 4000)), "readings older than 70 seconds"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,8 +25,11 @@ from nis_edge.errors import ConfigError
 from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS
 from nis_edge.monitor.window import Encoder, encode, render
 from nis_models.config import Config
-from nis_models.model import NisNano
+from nis_models.model import EMBED_STD, NisNano
 from nis_models.scenarios import Item
+
+HALFWAY = "halfway.pt"
+"""The checkpoint in which rounding begins: a float twin goes on from it without rounding."""
 
 CHUNK_BATCHES = 32
 """Batches whose windows are sorted by length together: little padding, still well mixed."""
@@ -41,6 +45,18 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def save(self, path: Path) -> None:
+        """Write them down: a resumed run need not render again."""
+        lengths = np.array([len(row) for row in self.tokens], dtype=np.int32)
+        np.savez(path, flat=np.concatenate(self.tokens), lengths=lengths, targets=self.targets, counted=self.counted)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples:
+        """Read what ``save`` wrote."""
+        with np.load(path) as kept:
+            ends = np.cumsum(kept["lengths"])[:-1]
+            return cls(list(np.split(kept["flat"], ends)), kept["targets"], kept["counted"])
 
 
 def targets_of(item: Item) -> tuple[list[float], list[float]]:
@@ -112,6 +128,9 @@ class Run:
         data: dict[str, Any] | None = None,
         ternary: bool = True,
         start: Path | None = None,
+        vectors: Path | None = None,
+        rank: int = 0,
+        workers: int = 1,
     ) -> None:
         """Make a run, or make ready to go on with one.
 
@@ -122,10 +141,16 @@ class Run:
             data: what the examples were made of, for the lineage.
             ternary: False trains a float twin, for comparison.
             start: weights of a complete run to begin with, in place of random ones.
+            rank: which of the workers this is; only the first writes.
+            workers: processes that share each batch, joined in ``torch.distributed``.
+            vectors: from ``nis-models vectors``: where the embeddings of known pieces begin.
         """
         self.config, self.folder, self.examples, self.ternary = config, folder, examples, ternary
+        self.rank, self.workers = rank, workers
         torch.manual_seed(config.seed)
         self.model = NisNano(config.shape, ternary=ternary)
+        if vectors is not None and start is None:
+            self._begin_with(vectors)
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in self.model.parameters() if p.ndim == 2], "decays": True},
@@ -142,6 +167,7 @@ class Run:
             "windows": config.train.windows,
             "data": data or {},
             "started_from": None,
+            "embeddings_from": "all-MiniLM-L6-v2" if vectors is not None and start is None else None,
         }
         if start is not None:
             state = torch.load(start, weights_only=True)
@@ -156,8 +182,10 @@ class Run:
         """Steps of the whole run."""
         return math.ceil(self.config.train.windows / self.config.train.batch_windows)
 
-    def go(self, progress: Callable[[dict[str, float]], None], *, stop_s: float | None = None) -> bool:
-        """Train to the end, or until ``stop_s`` seconds have passed.
+    def go(
+        self, progress: Callable[[dict[str, float]], None], *, stop_s: float | None = None, stop_at: int | None = None
+    ) -> bool:
+        """Train to the end, until ``stop_s`` seconds have passed, or up to step ``stop_at``.
 
         Returns:
             Whether the run is complete.
@@ -169,7 +197,13 @@ class Run:
         tokens = 0
         since = started
         for indices in self._remaining():
-            loss, counted = self._update(indices)
+            if self.ternary and self.step == self.turn:
+                self.save()
+                if self.rank == 0:
+                    shutil.copyfile(self.folder / "checkpoint.pt", self.folder / HALFWAY)
+            late = stop_s is not None and time.monotonic() - started > stop_s
+            late = late or self.step + 1 == stop_at
+            loss, counted, stop = self._update(indices, late)
             losses.append(loss)
             tokens += counted
             if self.step % 20 == 0 or self.step == self.steps:
@@ -182,13 +216,14 @@ class Run:
                     "lr": self._learning_rate(),
                     "tokens_per_s": round(tokens / (now - since)),
                 }
-                self._log(entry)
-                progress(entry)
+                if self.rank == 0:
+                    self._log(entry)
+                    progress(entry)
                 losses, tokens, since = [], 0, now
             if time.monotonic() - saved > self.config.train.checkpoint_s:
                 self.save()
                 saved = time.monotonic()
-            if stop_s is not None and time.monotonic() - started > stop_s:
+            if stop:
                 break
         self.save()
         if self.step < self.steps:
@@ -198,11 +233,29 @@ class Run:
             "shape": asdict(self.config.shape),
             "origin": self.origin,
         }
-        torch.save(weights, self.folder / "model.pt")
+        if self.rank == 0:
+            torch.save(weights, self.folder / "model.pt")
         return True
+
+    @property
+    def turn(self) -> int:
+        """The step in which rounding begins."""
+        return math.ceil(self.config.train.float_share * self.steps)
+
+    def _begin_with(self, path: Path) -> None:
+        """Put the vectors of pieces in the place of random embeddings, as large as those."""
+        with np.load(path) as known:
+            rows = torch.from_numpy(known["piece_ids"])
+            pieces = torch.from_numpy(known["pieces"])
+        if pieces.shape[1] != self.config.shape.hidden or int(rows.max()) >= self.config.shape.vocab:
+            raise ConfigError(f"{path} is of another tokenizer or width; run nis-models vectors again")
+        with torch.no_grad():
+            self.model.embed[rows] = pieces * (EMBED_STD / pieces.square().mean().sqrt())
 
     def save(self) -> None:
         """Write the checkpoint; an interrupted write leaves the old one."""
+        if self.rank:
+            return
         temporary = self.folder / ".checkpoint.partial"
         torch.save(
             {
@@ -213,6 +266,7 @@ class Run:
                 "windows": self.windows,
                 "config": self.config.sha256,
                 "examples": len(self.examples),
+                "origin": {**self.origin, "windows": self.windows},
             },
             temporary,
         )
@@ -251,11 +305,11 @@ class Run:
 
     def _settle_precision(self) -> None:
         """Float at first, then ternary: rounding what has been learnt costs less than learning rounded."""
-        is_ternary = self.ternary and self.step >= self.config.train.float_share * self.steps
+        is_ternary = self.ternary and self.step >= self.turn
         for layer in (*self.model.trunk, *self.model.head):
             layer.ternary = is_ternary
 
-    def _update(self, indices: np.ndarray[Any, Any]) -> tuple[float, int]:
+    def _update(self, indices: np.ndarray[Any, Any], late: bool) -> tuple[float, int, bool]:
         settings = self.config.train
         self._settle_precision()
         rate = self._learning_rate()
@@ -265,11 +319,12 @@ class Run:
             group["weight_decay"] = decay if group["decays"] else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         total, tokens = 0.0, 0
-        for part in self._passes(indices):
+        for part in self._passes(indices[self.rank :: self.workers]):
             block, ask = padded([self.examples.tokens[i] for i in part])
-            outputs = self.model(block, ask)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+                outputs = self.model(block, ask)
             loss = loss_of(
-                outputs,
+                outputs.float(),
                 torch.from_numpy(self.examples.targets[part]),
                 torch.from_numpy(self.examples.counted[part]),
                 self.config,
@@ -278,11 +333,25 @@ class Run:
             (loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.item() * share
             tokens += block.numel()
+        total, tokens, late = self._joined(total, tokens, late)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimizer.step()
         self.step += 1
         self.windows += len(indices)
-        return total, tokens
+        return total, tokens, late
+
+    def _joined(self, loss: float, tokens: int, late: bool) -> tuple[float, int, bool]:
+        """Add up what the workers found: gradients in place, loss and tokens; one who is late stops all."""
+        if self.workers == 1:
+            return loss, tokens, late
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.model.parameters()]
+        flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor([loss, float(tokens), float(late)])])
+        torch.distributed.all_reduce(flat)
+        start = 0
+        for parameter, grad in zip(self.model.parameters(), grads, strict=True):
+            parameter.grad = flat[start : start + grad.numel()].view_as(grad)
+            start += grad.numel()
+        return float(flat[-3]), int(flat[-2]), bool(flat[-1] > 0)
 
     def _passes(self, indices: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         rows = max(1, self.config.train.batch_tokens // int(self.lengths[indices].max()))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from nis_edge.errors import ConfigError, ModelError
+from nis_edge.monitor import tables
 from nis_edge.monitor.labels import LABELS
 from nis_models import config as configs
 from nis_models import data, judges
@@ -24,7 +28,7 @@ SMOKE_BATCHES = 40
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on training."""
-    from nis_models.train import Run, examples_of
+    from nis_models.train import Run
 
     config = configs.read(args.config)
     if args.smoke:
@@ -32,17 +36,90 @@ def train(args: argparse.Namespace) -> int:
     if not args.tokenizer.is_file():
         raise ConfigError(f"{args.tokenizer} is missing; run nis-models tokenizer first, nothing was trained")
     tokenizer = LearnedTokenizer.read(args.tokenizer)
-    print("rendering windows ...", flush=True)
     if args.start_from is not None and not args.start_from.is_file():
         raise ConfigError(f"{args.start_from} is missing; --start-from takes the model.pt of a complete run")
-    examples = examples_of(data.read(args.data, "train"), tokenizer)
     split = data.manifest_of(args.data)["splits"]["train"]
     made_of = {"sha256": split["sha256"], "items": split["items"], "sources": data.sources_of(split["counts"])}
-    run = Run(config, args.out, examples, data=made_of, start=args.start_from)
+    out = args.out
+    if args.float_twin:
+        out = args.out.with_name(f"{args.out.name}-float")
+        _fork(args.out, out)
+    examples = _examples(args, config, tokenizer, split["sha256"])
+    options = {
+        "data": made_of,
+        "ternary": not args.float_twin,
+        "start": args.start_from,
+        "vectors": args.vectors,
+        "workers": args.workers,
+    }
+    mates = _join(args.workers, config, out, examples, options)
+    run = Run(config, out, examples, **options)
     with _shown(run.steps) as show:
-        complete = run.go(show, stop_s=args.stop_after)
-    print(f"{'complete' if complete else 'stopped'} at step {run.step} of {run.steps}; {args.out}")
+        complete = run.go(show, stop_s=args.stop_after, stop_at=args.stop_at)
+    for mate in mates:
+        mate.join()
+    print(f"{'complete' if complete else 'stopped'} at step {run.step} of {run.steps}; {out}")
     return 0
+
+
+def _examples(args: argparse.Namespace, config: configs.Config, tokenizer: LearnedTokenizer, sha256: str) -> Any:
+    """Windows as numbers, from a copy beside the data where there is one of the same data and tokenizer."""
+    from nis_models.train import Examples, examples_of
+
+    count = config.train.drawn_from or config.train.windows
+    name = hashlib.sha256(f"{sha256} {count} {tokenizer.source}".encode()).hexdigest()[:16]
+    kept = args.data / f"examples-{name}.npz"
+    if kept.is_file():
+        return Examples.load(kept)
+    print("rendering windows ...", flush=True)
+    # Only windows that will be shown are rendered: rendering takes longer than reading.
+    examples = examples_of(data.read(args.data, "train")[:count], tokenizer)
+    examples.save(kept)
+    return examples
+
+
+def _join(workers: int, config: configs.Config, out: Path, examples: Any, options: dict[str, Any]) -> list[Any]:
+    """Start the other workers and meet them."""
+    if workers == 1:
+        return []
+    import torch.multiprocessing
+
+    context = torch.multiprocessing.get_context("spawn")
+    meeting = Path(tempfile.mkdtemp()) / "meeting"
+    mates = [
+        context.Process(target=_help, args=(rank, meeting, config, out, examples, options), daemon=True)
+        for rank in range(1, workers)
+    ]
+    for mate in mates:
+        mate.start()
+    _meet(meeting, 0, workers)
+    return mates
+
+
+def _meet(meeting: Path, rank: int, workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
+
+
+def _help(rank: int, meeting: Path, config: configs.Config, out: Path, examples: Any, options: dict[str, Any]) -> None:
+    """A further worker: the same steps on its share of each batch; it writes nothing."""
+    from nis_models.train import Run
+
+    _meet(meeting, rank, options["workers"])
+    Run(config, out, examples, rank=rank, **options).go(lambda _entry: None)
+
+
+def _fork(run: Path, twin: Path) -> None:
+    """Let a float twin begin where the run begins to round."""
+    from nis_models.train import HALFWAY
+
+    if not (run / HALFWAY).is_file():
+        raise ConfigError(f"{run / HALFWAY} is missing; a float twin needs a run that has come past its first half")
+    twin.mkdir(parents=True, exist_ok=True)
+    if not (twin / "checkpoint.pt").is_file():
+        shutil.copyfile(run / HALFWAY, twin / "checkpoint.pt")
 
 
 def _smoke(config: configs.Config) -> int:
@@ -78,6 +155,54 @@ def _mean_loss(run: Any) -> float:
     )
     outputs = torch.from_numpy(predict(run.model, few))
     return float(loss_of(outputs, torch.from_numpy(few.targets), torch.from_numpy(few.counted), run.config))
+
+
+def make_vectors(args: argparse.Namespace) -> int:
+    """Bring in word vectors."""
+    from nis_models import vectors
+
+    made = vectors.build(args.tokenizer, args.out, configs.read(args.config).shape.hidden)
+    print(f"vectors of {made['words']} words and {made['pieces']} pieces written to {args.out}")
+    return 0
+
+
+def make_tables(args: argparse.Namespace) -> int:
+    """Learn the judges of evidence."""
+    from nis_models import evidence_judges
+    from nis_models.train import targets_of
+
+    items = data.read(args.data, "train")[: args.windows]
+    pairs = [targets_of(item) for item in items]
+    learned = evidence_judges.learn(
+        items,
+        np.array([pair[0] for pair in pairs]),
+        np.array([pair[1] for pair in pairs]),
+        args.vectors,
+        seed=args.seed,
+        progress=lambda line: print(line, flush=True),
+    )
+    if args.runs is not None:
+        learned = msgspec.structs.replace(learned, series=evidence_judges.learn_feeds(args.runs, seed=args.seed))
+    write_tables(learned, args.out, args.data, len(items), args.seed)
+    print(f"{args.out.stat().st_size / 1e6:.2f} MB written to {args.out}")
+    return 0
+
+
+def write_tables(learned: tables.TableBytes, out: Path, folder: Path, windows: int, seed: int) -> None:
+    """Write tables, and beside them what they were made of."""
+    from nis_models import evidence_judges
+
+    out.write_bytes(tables.encode(learned))
+    split = data.manifest_of(folder)["splits"]["train"]
+    made_of = {
+        "sha256": split["sha256"],
+        "windows": windows,
+        "seed": seed,
+        "sources": data.sources_of(split["counts"]),
+        "word_vectors": "all-MiniLM-L6-v2 (Apache-2.0)",
+        "feeds": evidence_judges.FEEDS if learned.series is not None else 0,
+    }
+    out.with_suffix(".json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 
 class _Shown:
@@ -133,6 +258,12 @@ def export_model(args: argparse.Namespace) -> int:
         "card": "models/cards/nis-nano.md",
         "metrics": "models/nis-nano/metrics.json",
     }
+    learned = None
+    if args.tables is not None:
+        if not args.tables.is_file():
+            raise ConfigError(f"{args.tables} is missing; run nis-models tables first, nothing was written")
+        learned = tables.decode(args.tables.read_bytes())
+        lineage["tables"] = json.loads(args.tables.with_suffix(".json").read_text(encoding="utf-8"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sha256, calibration = export.export(
         model,
@@ -142,6 +273,7 @@ def export_model(args: argparse.Namespace) -> int:
         model_id=config.name,
         version=args.version,
         lineage=lineage,
+        learned=learned,
     )
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sha256 {sha256}")
     if args.behaviour is not None:

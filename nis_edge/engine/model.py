@@ -108,6 +108,11 @@ class Model:
         return self._tokenizer
 
     @property
+    def tables(self) -> bytes | None:
+        """The package's tables for judging evidence, or None if it has none."""
+        return self._tensors["tables"].tobytes() if self.manifest.tables is not None else None
+
+    @property
     def pointer(self) -> ctypes.c_void_p:
         """The engine's handle.
 

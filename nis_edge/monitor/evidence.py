@@ -207,6 +207,20 @@ def facts_of(text: str) -> Facts:
 
 @lru_cache(maxsize=CACHED_TEXTS)
 def _facts(text: str) -> Facts:
+    said = said_in(text)
+    marked = text
+    if len(text) > MARKED_HEAD_CHARS + MARKED_TAIL_CHARS:
+        marked = f"{text[:MARKED_HEAD_CHARS]} {text[-MARKED_TAIL_CHARS:]}"
+    marked = marked.lower()
+    flags = {name for name, pattern in MARKS if pattern.search(marked)}
+    if ASKING.search(marked):
+        flags.add("question")
+    entities = frozenset(match.lower() for match in _ENTITY.findall(text)[:NUMBERS_MAX])
+    return Facts(said.words, said.numbers, entities, frozenset(flags), said.negated)
+
+
+def said_in(text: str) -> Facts:
+    """Words, numbers and negation of a text, without marks and names: what comparing sentences needs, at less cost."""
     words: set[str] = set()
     numbers: list[str] = []
     for token in _WORD.findall(text):
@@ -218,18 +232,12 @@ def _facts(text: str) -> Facts:
                 stem = _stem(part.strip("'"))
                 if len(stem) > 1 and stem not in STOP_WORDS:
                     words.add(stem)
-    marked = text
-    if len(text) > MARKED_HEAD_CHARS + MARKED_TAIL_CHARS:
-        marked = f"{text[:MARKED_HEAD_CHARS]} {text[-MARKED_TAIL_CHARS:]}"
-    flags = {name for name, pattern in MARKS if pattern.search(marked)}
-    if ASKING.search(marked):
-        flags.add("question")
     return Facts(
         words=frozenset(words),
         numbers=frozenset(numbers[:NUMBERS_MAX]),
-        entities=frozenset(match.lower() for match in _ENTITY.findall(text)[:NUMBERS_MAX]),
-        flags=frozenset(flags),
-        negated=NEGATION.search(text) is not None,
+        entities=frozenset(),
+        flags=frozenset(),
+        negated=NEGATION.search(text.lower()) is not None,
     )
 
 

@@ -126,6 +126,12 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads_sha256: dict[str, str] = {}
 
 
+class TablesInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That tables travel along (``monitor.tables``), and for whom: the head's outputs are judged together with them."""
+
+    kind: Literal["evidence"] = "evidence"
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The typed content of the metadata key ``nis``."""
 
@@ -133,6 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: Architecture
     quantisation: Quantisation = Quantisation()
     tokenizer: TokenizerInfo = TokenizerInfo()
+    tables: TablesInfo | None = None
     labels: tuple[str, ...] = ()
     calibration: Calibration | None = None
     golden: tuple[Golden, ...] = ()
@@ -146,7 +153,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
     """One tensor a package must hold.
 
     ``shape`` is the stored shape. For a ternary matrix ``matrix`` is its (rows, columns) and the stored shape that of
-    the packed bytes. The tokenizer's length is known only with its bytes: its shape is (-1,).
+    the packed bytes. The lengths of tokenizer and tables are known only with their bytes: their shape is (-1,).
     """
 
     name: str
@@ -183,6 +190,8 @@ def tensor_table(manifest: Manifest) -> list[TensorSpec]:
         small.append(TensorSpec(f"{stack}.norm", "F32", (architecture.hidden,)))
         small.append(TensorSpec(f"{stack}.projection", "F32", (outputs, architecture.hidden)))
         small.append(TensorSpec(f"{stack}.bias", "F32", (outputs,)))
+    if manifest.tables is not None:
+        large.append(TensorSpec("tables", "U8", (-1,)))
     if manifest.tokenizer.kind != "none":
         large.append(TensorSpec("tokenizer", "U8", (-1,)))
     return small + large
@@ -220,7 +229,11 @@ def encode_manifest(manifest: Manifest) -> str:
         typed = msgspec.convert(msgspec.to_builtins(manifest), Manifest, strict=True)
     except (msgspec.ValidationError, TypeError) as error:
         raise PackFormatError(f"the manifest does not fit its own types: {error}; nothing was written") from error
-    return canonical_json(msgspec.to_builtins(typed))
+    fields = msgspec.to_builtins(typed)
+    if typed.tables is None:
+        # A package without tables reads as it did before there were any.
+        del fields["tables"]
+    return canonical_json(fields)
 
 
 def decode_manifest(fields: dict[str, Any], where: str) -> Manifest:

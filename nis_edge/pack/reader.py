@@ -237,6 +237,8 @@ def _match_tensors(
             raise PackFormatError(f"{path}: tensor {name} is not aligned to {layout.ALIGNMENT} bytes; pack it again")
     if "tokenizer" in specs and not 1 <= entries["tokenizer"].nbytes <= limits.PACK_TOKENIZER_BYTES_MAX:
         raise PackFormatError(f"{path}: the tokenizer has {entries['tokenizer'].nbytes} bytes, out of bounds")
+    if "tables" in specs and not 1 <= entries["tables"].nbytes <= limits.PACK_TABLES_BYTES_MAX:
+        raise PackFormatError(f"{path}: the tables have {entries['tables'].nbytes} bytes, out of bounds")
     if list(entries) != layout.with_padding([(name, entries[name].nbytes) for name in present]):
         raise PackFormatError(f"{path}: the padding does not follow the format; pack the model again")
     for name in set(entries) - set(specs):

@@ -184,6 +184,7 @@ def _resolved_table(manifest: Manifest, tensors: Mapping[str, Source], target: P
     )
     if missing:
         raise PackFormatError(f"{target}: tensor {missing[0]} is missing; nothing was written")
+    specs = [_with_tables(spec, tensors, target) if spec.name == "tables" else spec for spec in specs]
     if specs[-1].name != "tokenizer":
         return specs
     data = tensors["tokenizer"]
@@ -195,6 +196,13 @@ def _resolved_table(manifest: Manifest, tensors: Mapping[str, Source], target: P
     if fault is not None:
         raise PackFormatError(f"{target}: the tokenizer {fault}; nothing was written")
     return [*specs[:-1], TensorSpec("tokenizer", "U8", (data.size,))]
+
+
+def _with_tables(spec: TensorSpec, tensors: Mapping[str, Source], target: Path) -> TensorSpec:
+    data = tensors[spec.name]
+    if not isinstance(data, np.ndarray) or data.ndim != 1 or not 1 <= data.size <= limits.PACK_TABLES_BYTES_MAX:
+        raise PackFormatError(f"{target}: the tables must be bytes as uint8; nothing was written")
+    return TensorSpec(spec.name, spec.dtype, (data.size,))
 
 
 def _placed(specs: list[TensorSpec]) -> dict[str, dict[str, Any]]:

@@ -68,6 +68,14 @@ def test_a_broken_law_shows_a_residual_and_its_twin_does_not() -> None:
 
 
 def _runs(folder: Path) -> None:
+    with (folder / recorded.ANSWERS).open("w") as out:
+        for number in range(120):
+            row = {
+                "user_query": f"How many moons does planet number {number} have?",
+                "chatgpt_response": f"Planet number {number} has {number} moons as far as anyone knows.",
+                "hallucination": "no",
+            }
+            out.write(json.dumps(row) + "\n")
     for name in recorded.FILES.values():
         with gzip.open(folder / name, "wt") as out:
             for number in range(60):
@@ -105,7 +113,7 @@ def test_faults_go_into_real_runs_and_groups_stay_in_their_split(tmp_path: Path)
     corpora = recorded.load(tmp_path)
     groups = {split: {run.group for run in corpora[split].runs} for split in SPLITS}
     assert not groups["train"] & groups["test"] | groups["train"] & groups["tune"] | groups["tune"] & groups["test"]
-    for label in recorded.INJECTIONS:
+    for label in recorded.INJECTABLE:
         item = recorded.draw_injected(1, corpora["train"], label)
         assert item.labels == (label,)
     outcomes = [recorded.draw_outcome(seed, corpora["train"]) for seed in range(20)]

@@ -1,0 +1,125 @@
+"""The judges of evidence that travel in a package: trees and perceptron over the numbers of windows, word vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from nis_edge.errors import ConfigError
+from nis_edge.monitor import feeds, tables
+from nis_edge.monitor.context import Window
+from nis_edge.monitor.dense import dense, meaning_vectors, names
+from nis_edge.monitor.evidence import gather
+from nis_edge.monitor.labels import HEAD_OUTPUTS
+from nis_edge.monitor.meaning import Meanings
+from nis_models import boosting, feed_faults, perceptron
+from nis_models.scenarios import Item
+
+Array = np.ndarray[Any, Any]
+
+FEEDS: Final = 12_000
+FEED_OUTPUTS: Final = ("none", *feeds.LABELS)
+
+
+def words_of(path: Path) -> tuple[list[str], Array]:
+    """Words and their vectors as a package holds them: a signed byte each.
+
+    Raises:
+        ConfigError: the file is missing; the operator runs ``nis-models vectors``.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; run nis-models vectors first, nothing was learned")
+    with np.load(path) as kept:
+        words, table = [str(word) for word in kept["words"]], kept["table"]
+    scaled = np.round(table * (127.0 / np.abs(table).max()))
+    return words, np.clip(scaled, -127, 127).astype(np.int8)
+
+
+def numbers_of(windows: Sequence[Window], meanings: Meanings) -> tuple[Array, Array]:
+    """Numbers and meanings of windows: float32 [n, features], float32 [n, vectors]."""
+    numbers, meant = [], []
+    for window in windows:
+        numbers.append(dense(window, gather(window), meanings))
+        meant.append(meaning_vectors(window, meanings))
+    return np.array(numbers, dtype=np.float32), np.array(meant, dtype=np.float32)
+
+
+def learn(
+    items: Sequence[Item],
+    targets: Array,
+    counted: Array,
+    vectors: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> tables.TableBytes:
+    """Learn trees and perceptron; how they are weighed is left to the export, which has the model.
+
+    Args:
+        items: windows to learn from.
+        targets: 0 or 1, [n, outputs].
+        counted: whether a target is known, [n, outputs].
+        vectors: from ``nis-models vectors``.
+        seed: the same seed and data learn the same tables.
+        progress: told of each step.
+    """
+    words, table = words_of(vectors)
+    progress(f"computing the evidence of {len(items)} windows")
+    numbers, meant = numbers_of([item.window for item in items], Meanings(words, table))
+    return learn_from(numbers, meant, targets, counted, words, table, seed=seed, progress=progress)
+
+
+def learn_from(
+    numbers: Array,
+    meant: Array,
+    targets: Array,
+    counted: Array,
+    words: Sequence[str],
+    table: Array,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> tables.TableBytes:
+    """Do what ``learn`` does, for a caller who has the numbers at hand."""
+    net = perceptron.learn(numbers, meant, targets, counted, names(), seed=seed)
+    progress("perceptron learned")
+    trees = boosting.learn(numbers, targets, counted, names(), HEAD_OUTPUTS, seed=seed, progress=progress)
+    return tables.TableBytes(
+        evidence=trees,
+        perceptron=net,
+        weights=b"",
+        words="\n".join(words),
+        vectors=table.tobytes(),
+        width=table.shape[1],
+    )
+
+
+def learn_feeds(folder: Path, *, windows: int = FEEDS, seed: int = 0) -> tables.ForestBytes:
+    """Learn what is wrong with numeric feeds from faults put into real series of the train split."""
+    rows, outputs = rows_of(feed_faults.draw(feed_faults.load(folder), "train", windows, seed))
+    known = np.ones_like(outputs)
+    return boosting.learn(rows, outputs, known, feeds.names(), FEED_OUTPUTS, trees=80, leaves=16, seed=seed)
+
+
+def rows_of(drawn: Iterable[feed_faults.Feed]) -> tuple[Array, Array]:
+    """Numbers and targets of feeds that can be judged: float32 [n, numbers], float64 [n, outputs]."""
+    seen = [(feeds.numbers(feed.values), feed.label or "none") for feed in drawn]
+    known = [(row, label) for row, label in seen if row is not None]
+    targets = np.array([[float(label == name) for name in FEED_OUTPUTS] for _, label in known])
+    return np.array([row for row, _ in known], dtype=np.float32), targets
+
+
+def scores(packed: tables.TableBytes, numbers: Array, meant: Array) -> dict[str, Array]:
+    """What trees and perceptron say of rows, each by its name: float64 [n, outputs]."""
+    forest = tables.Forest(packed.evidence, names())
+    net = perceptron.ready(packed.perceptron, packed.width, len(HEAD_OUTPUTS))
+    return {"trees": boosting.scores(forest, numbers), "perceptron": perceptron.scores(net, numbers, meant)}
+
+
+def meanings_of(packed: tables.TableBytes) -> Meanings:
+    """Word vectors of tables."""
+    words = packed.words.split("\n")
+    return Meanings(words, np.frombuffer(packed.vectors, dtype=np.int8).reshape(len(words), packed.width))

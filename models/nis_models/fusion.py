@@ -1,0 +1,74 @@
+"""How trees, perceptron and model are weighed: a logistic regression for each output, on windows none learned from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from nis_edge.monitor.tables import RAW_MAX
+
+Array = np.ndarray[Any, Any]
+
+OTHERS: Final = 0.25
+"""Scores of other outputs than the one that is weighed are made so much smaller: they may correct, not carry."""
+
+STRENGTH: Final = 0.05
+"""Of the penalty's inverse."""
+
+PARTS: Final = ("trees", "perceptron", "model")
+
+
+def learn(parts: dict[str, Array], targets: Array, counted: Array) -> Array:
+    """Weights [outputs, 3 * outputs + 1] of the judges' scores, float32; a judge that is left out weighs nothing.
+
+    Args:
+        parts: of ``PARTS``, name -> scores [n, outputs].
+        targets: 0 or 1, [n, outputs].
+        counted: whether a target is known, [n, outputs].
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    outputs = targets.shape[1]
+    seen = np.concatenate([_clipped(parts.get(name), len(targets), outputs) for name in PARTS], axis=1)
+    spread = seen.std(axis=0)
+    scale = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
+    weights = np.zeros((outputs, 3 * outputs + 1), dtype=np.float64)
+    for output in range(outputs):
+        rows = counted[:, output] > 0
+        y = targets[rows, output] > 0
+        own = np.full(3 * outputs, OTHERS)
+        own[output::outputs] = 1.0
+        if y.sum() < 5 or (~y).sum() < 5:
+            # Nothing to learn from: the mean of those who speak.
+            weights[output, output:-1:outputs] = (spread[output::outputs] > 0) / max(1, len(parts))
+            continue
+        fitted = LogisticRegression(C=STRENGTH, max_iter=400).fit(seen[rows] * scale * own, y)
+        weights[output, :-1] = fitted.coef_[0] * scale * own
+        weights[output, -1] = fitted.intercept_[0]
+    return weights.astype(np.float32)
+
+
+def fused(parts: dict[str, Array], weights: Array) -> Array:
+    """Fused raw outputs [n, outputs], as the device computes them."""
+    outputs = weights.shape[0]
+    count = len(next(iter(parts.values())))
+    seen = np.concatenate([_clipped(parts.get(name), count, outputs) for name in PARTS], axis=1)
+    return np.asarray(seen @ weights[:, :-1].T.astype(np.float64) + weights[:, -1])
+
+
+def across(parts: dict[str, Array], targets: Array, counted: Array, folds: int = 5) -> Array:
+    """Fused raw outputs of windows whose own weights were learned without them: what calibration may rest on."""
+    result = np.zeros(targets.shape, dtype=np.float64)
+    place = np.arange(len(targets)) % folds
+    for fold in range(folds):
+        rest = place != fold
+        weights = learn({name: z[rest] for name, z in parts.items()}, targets[rest], counted[rest])
+        result[~rest] = fused({name: z[~rest] for name, z in parts.items()}, weights)
+    return result
+
+
+def _clipped(scores: Array | None, count: int, outputs: int) -> Array:
+    if scores is None:
+        return np.zeros((count, outputs))
+    return np.clip(scores.astype(np.float64), -RAW_MAX, RAW_MAX)

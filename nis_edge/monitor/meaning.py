@@ -1,0 +1,85 @@
+"""What words mean, as far as a table of vectors can say: texts near or far from each other without a shared word.
+
+The table travels in a package: the most frequent English words, a signed byte for each of some dozens of dimensions,
+one scale. A text's vector is the weighted mean of its words', rare words weighing more. Words it does not hold count
+for nothing; digits, names of things and anything hostile are such words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+HEAD_CHARS: Final = 900
+TAIL_CHARS: Final = 200
+"""Characters looked at, from both ends of a text."""
+
+CACHED_TEXTS: Final = 512
+RARE: Final = 2e-3
+"""Frequency at which a word counts half (smooth inverse frequency)."""
+
+_WORD: Final = re.compile(r"[a-z]{2,}")
+
+Array = np.ndarray[Any, Any]
+
+
+class Meanings:
+    """Vectors of words.
+
+    Args:
+        words: most frequent first, lower case.
+        table: int8 [words, width].
+    """
+
+    def __init__(self, words: Sequence[str], table: Array) -> None:
+        self._rows = {word: row for row, word in enumerate(words)}
+        rank = np.arange(len(words), dtype=np.float32) + 10.0
+        # Zipf: the frequency of a word is about one over its rank.
+        frequency = 1.0 / (rank * np.float32(np.log(len(words) + 10.0)))
+        weights = np.float32(RARE) / (np.float32(RARE) + frequency)
+        self._vectors = table.astype(np.float32) * weights[:, None]
+        self._known: OrderedDict[str, Array | None] = OrderedDict()
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return int(self._vectors.shape[1])
+
+    def vector(self, text: str) -> Array | None:
+        """Unit vector of a text: float32 [width]; None when it holds no known word."""
+        if len(text) > HEAD_CHARS + TAIL_CHARS:
+            text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+        try:
+            known = self._known[text]
+        except KeyError:
+            known = self._known[text] = self._compute(text)
+            if len(self._known) > CACHED_TEXTS:
+                self._known.popitem(last=False)
+        return known
+
+    def _compute(self, text: str) -> Array | None:
+        rows = [self._rows[word] for word in _WORD.findall(text.lower()) if word in self._rows]
+        if not rows:
+            return None
+        total = self._vectors[rows].sum(axis=0)
+        length = float(np.sqrt((total * total).sum()))
+        return total / np.float32(length) if length > 0 else None
+
+
+def cosine(one: Array | None, other: Array | None) -> float | None:
+    """Likeness of two unit vectors, -1 to 1; None where one is missing."""
+    return None if one is None or other is None else float((one * other).sum())
+
+
+def mean_of(vectors: Sequence[Array | None]) -> Array | None:
+    """Unit vector of the middle of several; None where there is none."""
+    there = [vector for vector in vectors if vector is not None]
+    if not there:
+        return None
+    total = np.sum(there, axis=0)
+    length = float(np.sqrt((total * total).sum()))
+    return np.asarray(total / np.float32(length)) if length > 0 else None
