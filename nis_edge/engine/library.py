@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.errors import DeviceError, KernelUnavailableError, ModelError, NisEdgeError
 
-ABI: Final = 2
+ABI: Final = 3
 """NIS_ABI of the header this file was written for."""
 
 PATH: Final = Path(__file__).parent.parent / "native" / "libnis_engine.so"
@@ -125,6 +125,22 @@ class BatchItem(ctypes.Structure):
     )
 
 
+class Candidate(ctypes.Structure):
+    """nis_candidate."""
+
+    _fields_ = (("token", c_int32), ("logit", c_float))
+
+
+HEAD_STATS: Final = ("evaluations", "rows", "rows_screened", "rows_refined", "rows_computed")
+"""Fields of nis_head_stats."""
+
+
+class HeadStats(ctypes.Structure):
+    """nis_head_stats."""
+
+    _fields_ = tuple((name, c_uint64) for name in HEAD_STATS)
+
+
 _PROTOTYPES: Final = {
     "nis_status_text": (c_char_p, (c_int,)),
     "nis_isa_offered": (c_char_p, (c_uint32,)),
@@ -140,6 +156,9 @@ _PROTOTYPES: Final = {
     "nis_session_free": (None, (c_void_p,)),
     "nis_batch_forward": (c_int, (POINTER(BatchItem), c_size_t, POINTER(c_size_t))),
     "nis_session_forward": (c_int, (c_void_p, c_void_p, c_size_t, c_int, c_void_p)),
+    "nis_model_head_stats": (c_int, (c_void_p, POINTER(HeadStats))),
+    "nis_model_screen_from": (c_int, (c_void_p, c_uint64)),
+    "nis_session_best": (c_int, (c_void_p, c_void_p, c_size_t, c_size_t, c_float, c_void_p, POINTER(c_size_t))),
     "nis_session_greedy": (c_int, (c_void_p, c_int32, c_int32, c_size_t, c_void_p, POINTER(c_size_t))),
     "nis_session_head": (c_int, (c_void_p, c_uint32, c_void_p)),
     "nis_session_rewind": (c_int, (c_void_p, c_size_t)),

@@ -220,6 +220,25 @@ class Model:
             raise library.error_of(status, f"{self._package.path}: session {failed.value} of {len(batch)} in a batch")
         return logits
 
+    def head_statistics(self) -> dict[str, int]:
+        """How ``Session.best`` and ``Session.greedy`` have read the output head so far.
+
+        Returns:
+            ``evaluations``; and of the vocabulary's rows ``rows`` in all, ``rows_screened`` that a few bits ruled on,
+            ``rows_refined`` that took further bits, ``rows_computed`` in full precision.
+        """
+        stats = library.HeadStats()
+        self._library.nis_model_head_stats(self.pointer, ctypes.byref(stats))
+        return {name: int(getattr(stats, name)) for name in library.HEAD_STATS}
+
+    def screen_from(self, head_bytes: int) -> None:
+        """Screen output heads of at least so many bytes; the engine starts with 8 MiB. No result depends on it.
+
+        Args:
+            head_bytes: 0 or more; 0 screens every head.
+        """
+        self._library.nis_model_screen_from(self.pointer, head_bytes)
+
     def close(self) -> None:
         """Close the sessions, free the engine's memory and let go of the file. May be called again."""
         for session in list(self._sessions):

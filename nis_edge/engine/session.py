@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,6 +74,33 @@ class Session:
     def feed(self, tokens: Tokens) -> None:
         """Read tokens without asking for logits, which is cheaper. Arguments and errors as ``forward``."""
         self._forward(self.checked(tokens), library.NO_LOGITS, None)
+
+    def best(self, tokens: Tokens, count: int, gap: float = math.inf) -> tuple[npt.NDArray[np.int32], Float32Array]:
+        """Read tokens and name the most likely ones to come next, exactly as sorting all logits would, for less.
+
+        Args:
+            tokens: as ``forward``.
+            count: how many to name, 1 to vocab.
+            gap: name only those whose logit is at most this far below the best one; 0 or more.
+
+        Returns:
+            Tokens int32 [n] and logits float32 [n], best first, the lower token among equals; n is at most ``count``.
+
+        Raises:
+            ModelError: as ``forward``, or count or gap out of range.
+        """
+        ids = self.checked(tokens)
+        if not (1 <= count <= self._vocab and gap >= 0.0):
+            raise ModelError(f"{self._where}: best {count} within {gap}: needs 1 to {self._vocab}, and 0 or more")
+        candidates = np.empty(count, dtype=[("token", np.int32), ("logit", np.float32)])
+        found = ctypes.c_size_t()
+        self._raise(
+            self._library.nis_session_best(
+                self.handle(), ids.ctypes.data, ids.size, count, gap, candidates.ctypes.data, ctypes.byref(found)
+            )
+        )
+        named = candidates[: found.value]
+        return named["token"].copy(), named["logit"].copy()
 
     def greedy(self, first: int, count: int, stop: int | None = None) -> list[int]:
         """Read a token, then let the model continue with its most likely ones, all in one call of the engine.

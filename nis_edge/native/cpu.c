@@ -1,6 +1,8 @@
 /* Asks the CPU what it can do: CPUID and XGETBV on x86, the auxiliary vector on aarch64. */
 #include "cpu.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__)
 
 #include <cpuid.h>
@@ -13,16 +15,22 @@ static uint64_t extended_control_register(void) {
     return ((uint64_t)high << 32) | low;
 }
 
-/* Bits: Intel SDM volume 2A, CPUID leaf 1 ECX and leaf 7 EBX; volume 1, section 13.3 for XCR0. */
-nis_cpu nis_cpu_detect(void) {
+/* Bits: Intel SDM volume 2A, CPUID leaf 1 ECX and leaf 7 EBX and ECX; volume 1, section 13.3 for XCR0: 1 and 2 are the
+ * SSE and AVX registers, 5 to 7 the mask and the 512-bit registers. */
+static nis_cpu ask(void) {
     nis_cpu cpu = {0};
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return cpu;
     const bool fma = c & (1u << 12), osxsave = c & (1u << 27), avx = c & (1u << 28), f16c = c & (1u << 29);
-    if (!osxsave || !avx || (extended_control_register() & 0x6) != 0x6) return cpu;
+    if (!osxsave || !avx) return cpu;
+    const uint64_t saved = extended_control_register();
+    if ((saved & 0x6) != 0x6) return cpu;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
     const bool avx2 = b & (1u << 5);
     cpu.avx2_fma_f16c = avx2 && fma && f16c;
+    const bool avx512f = b & (1u << 16), avx512bw = b & (1u << 30), avx512vl = b & (1u << 31);
+    const bool avx512vnni = c & (1u << 11);
+    cpu.avx512_vnni = cpu.avx2_fma_f16c && avx512f && avx512bw && avx512vl && avx512vnni && (saved & 0xe0) == 0xe0;
     return cpu;
 }
 
@@ -33,7 +41,7 @@ nis_cpu nis_cpu_detect(void) {
 /* linux/arch/arm64/include/uapi/asm/hwcap.h: HWCAP_ASIMDDP is bit 20. */
 #define NIS_HWCAP_ASIMDDP (1ul << 20)
 
-nis_cpu nis_cpu_detect(void) {
+static nis_cpu ask(void) {
     nis_cpu cpu = {0};
     cpu.neon = true; /* Advanced SIMD is part of every ARMv8-A Linux */
     cpu.dotprod = (getauxval(AT_HWCAP) & NIS_HWCAP_ASIMDDP) != 0;
@@ -42,9 +50,27 @@ nis_cpu nis_cpu_detect(void) {
 
 #else
 
-nis_cpu nis_cpu_detect(void) {
+static nis_cpu ask(void) {
     nis_cpu cpu = {0};
     return cpu;
 }
 
 #endif
+
+/* The answer never changes, so it is kept: under a hypervisor each CPUID takes tens of microseconds. Two threads that
+ * both ask first write the same. */
+nis_cpu nis_cpu_detect(void) {
+    enum { ASKED = 1, AVX2 = 2, AVX512 = 4, NEON = 8, DOTPROD = 16 };
+    static atomic_uint answer;
+    unsigned known = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (!(known & ASKED)) {
+        const nis_cpu cpu = ask();
+        known = ASKED | (cpu.avx2_fma_f16c ? AVX2 : 0u) | (cpu.avx512_vnni ? AVX512 : 0u) | (cpu.neon ? NEON : 0u) |
+                (cpu.dotprod ? DOTPROD : 0u);
+        atomic_store_explicit(&answer, known, memory_order_relaxed);
+    }
+    return (nis_cpu){.avx2_fma_f16c = (known & AVX2) != 0,
+                     .avx512_vnni = (known & AVX512) != 0,
+                     .neon = (known & NEON) != 0,
+                     .dotprod = (known & DOTPROD) != 0};
+}

@@ -8,6 +8,7 @@ static bool everywhere(const nis_cpu *cpu) {
     return true;
 }
 #if defined(__x86_64__)
+static bool avx512vnni(const nis_cpu *cpu) { return cpu->avx512_vnni; }
 static bool avx2(const nis_cpu *cpu) { return cpu->avx2_fma_f16c; }
 #elif defined(__aarch64__)
 static bool neon(const nis_cpu *cpu) { return cpu->neon; }
@@ -16,12 +17,18 @@ static bool dotprod(const nis_cpu *cpu) { return cpu->neon && cpu->dotprod; }
 
 static const nis_kernels table[] = {
 #if defined(__x86_64__)
-    {"avx2", avx2, nis_gemv_t2_i8_avx2, nis_gemm_t2_i8_avx2, &nis_float_avx2},
+    {"avx512vnni", avx512vnni, nis_gemv_t2_i8_avx512vnni, nis_gemm_t2_i8_avx512vnni, &nis_float_avx2,
+     &nis_screen_avx512vnni},
+    {"avx2", avx2, nis_gemv_t2_i8_avx2, nis_gemm_t2_i8_avx2, &nis_float_avx2,
+     &nis_screen_avx2},
 #elif defined(__aarch64__)
-    {"neondot", dotprod, nis_gemv_t2_i8_neondot, nis_gemm_t2_i8_neondot, &nis_float_neon},
-    {"neon", neon, nis_gemv_t2_i8_neon, nis_gemm_t2_i8_neon, &nis_float_neon},
+    {"neondot", dotprod, nis_gemv_t2_i8_neondot, nis_gemm_t2_i8_neondot, &nis_float_neon,
+     &nis_screen_neondot},
+    {"neon", neon, nis_gemv_t2_i8_neon, nis_gemm_t2_i8_neon, &nis_float_neon,
+     &nis_screen_neon},
 #endif
-    {"scalar", everywhere, nis_gemv_t2_i8_scalar, nis_gemm_t2_i8_scalar, &nis_float_scalar},
+    {"scalar", everywhere, nis_gemv_t2_i8_scalar, nis_gemm_t2_i8_scalar, &nis_float_scalar,
+     &nis_screen_scalar},
 };
 
 const nis_kernels *nis_kernels_named(const char *name) {

@@ -265,6 +265,102 @@ static void LANES_NAME(to_half)(const float *x, size_t n, uint16_t *half) {
     }
 }
 
+/* ---- the output head's screen: screen.h says what it is, head.c what its bounds are for -------------------------- */
+
+/* Codes 0..63 of x [whole] / scale, and what the three levels miss, squared and summed, in units of the scale. `whole`
+ * is a multiple of eight; zeros that fill up count as misses, which makes a bound larger and never wrong. */
+LANES_INLINE void screen_codes(const float *x, size_t whole, float inverse, int8_t *codes, float *squares) {
+    const f32x8 factor = f32x8_set(inverse), half = f32x8_set(0.5f), lowest = f32x8_set(-32.0f);
+    f32x8 sum[NIS_SCREEN_LEVELS] = {f32x8_set(0.0f), f32x8_set(0.0f), f32x8_set(0.0f)};
+    for (size_t i = 0; i < whole; i += LANES) {
+        const f32x8 y = f32x8_mul(f32x8_load(x + i), factor);
+        const f32x8 bounded = f32x8_min(f32x8_max(y, lowest), f32x8_set(31.5f));
+        /* y, its half and its quarter rounded down; a tie may go either way, as either code is as near. */
+        const f32x8 one = f32x8_max(round_half_even(f32x8_sub(bounded, half)), lowest);
+        const f32x8 two = round_half_even(f32x8_fma(one, half, f32x8_set(-0.25f)));
+        const f32x8 four = round_half_even(f32x8_fma(one, f32x8_set(0.25f), f32x8_set(-0.375f)));
+        const f32x8 miss[NIS_SCREEN_LEVELS] = {f32x8_sub(y, f32x8_fma(four, f32x8_set(4.0f), f32x8_set(2.0f))),
+                                               f32x8_sub(y, f32x8_fma(two, f32x8_set(2.0f), f32x8_set(1.0f))),
+                                               f32x8_sub(y, f32x8_add(one, half))};
+        f32x8_store_i8(codes + i, f32x8_sub(one, lowest));
+        for (size_t level = 0; level < NIS_SCREEN_LEVELS; level++) {
+            sum[level] = f32x8_fma(miss[level], miss[level], sum[level]);
+        }
+    }
+    for (size_t level = 0; level < NIS_SCREEN_LEVELS; level++) squares[level] = f32x8_sum(sum[level]);
+}
+
+/* Chooses the scale of a row, its codes and their bounds; false if the row is not finite. x and codes have room for n
+ * rounded up to eight; codes beyond n are not zero.
+ *
+ * The bounds hold in real numbers: y = fl(x / scale) is off by at most 2^-22 of itself, sums of squares by n / 8 + 8
+ * roundings, everything else is double and rounded up at the end. What underflows is smaller than the 1e-30. */
+static bool LANES_NAME(screen_row)(const void *row, nis_dtype dtype, size_t n, float *x, int8_t *codes,
+                                   nis_screen_row *about) {
+    const size_t whole = (n + LANES - 1) / LANES * LANES;
+    LANES_NAME(to_float)(row, dtype, n, x);
+    for (size_t i = n; i < whole; i++) x[i] = 0.0f;
+    const uint32_t bits = LANES_NAME(magnitude_bits)(x, n);
+    if (bits >= 0x7f800000u) return false;
+    float largest, squares[NIS_SCREEN_LEVELS], norm_squares = 0.0f;
+    memcpy(&largest, &bits, sizeof largest);
+
+    /* A limit of three times the root mean square suits a bell-shaped row; rows with outliers get wider ones as long
+     * as that makes the finest level better. */
+    float limit = 0x1p-100f, rms = 0.0f;
+    if (largest > limit) {
+        const f32x8 inverse = f32x8_set(1.0f / largest);
+        f32x8 sum = f32x8_set(0.0f);
+        for (size_t i = 0; i < whole; i += LANES) {
+            const f32x8 v = f32x8_mul(f32x8_load(x + i), inverse);
+            sum = f32x8_fma(v, v, sum);
+        }
+        norm_squares = f32x8_sum(sum);
+        rms = largest * __builtin_sqrtf(norm_squares / (float)n);
+        const float usual = 3.0f * rms > limit ? 3.0f * rms : limit;
+        limit = usual < largest ? usual : largest;
+    }
+    screen_codes(x, whole, 1.0f / (limit / 32.0f), codes, squares);
+    if (largest > 5.0f * rms) {
+        for (float wider = limit; wider < largest;) {
+            wider = wider * 1.5f < largest ? wider * 1.5f : largest;
+            float others[NIS_SCREEN_LEVELS];
+            screen_codes(x, whole, 1.0f / (wider / 32.0f), codes, others);
+            if (!((double)others[2] * wider * wider < (double)squares[2] * limit * limit)) break;
+            limit = wider;
+        }
+        screen_codes(x, whole, 1.0f / (limit / 32.0f), codes, squares);
+    }
+
+    about->scale = limit / 32.0f;
+    const double up = 1.0 + (double)(n / LANES + 16) * 0x1p-23;
+    const double norm = largest > 0x1p-100f ? (double)largest * __builtin_sqrt((double)norm_squares) * up
+                                            : 0x1p-100 * __builtin_sqrt((double)n);
+    about->norm = (float)(norm * (1.0 + 0x1p-20));
+    for (size_t level = 0; level < NIS_SCREEN_LEVELS; level++) {
+        const double error = (double)about->scale * (__builtin_sqrt((double)squares[level]) * up + 1e-30) + norm * 0x1p-22;
+        about->error[level] = (float)(error * (1.0 + 0x1p-20));
+    }
+    return true;
+}
+
+/* upper[r] = dots[r] * (scales[r] * factor) + (errors[r] * a + norms[r] * b + 2^-100). */
+static void LANES_NAME(screen_uppers)(const int32_t *dots, const float *scales, const float *norms,
+                                      const float *errors, size_t n, float factor, float a, float b, float *upper) {
+    const f32x8 tiny = f32x8_set(0x1p-100f);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const f32x8 step = f32x8_mul(f32x8_load(scales + i), f32x8_set(factor));
+        const f32x8 norm_part = f32x8_fma(f32x8_load(norms + i), f32x8_set(b), tiny);
+        const f32x8 bound = f32x8_fma(f32x8_load(errors + i), f32x8_set(a), norm_part);
+        f32x8_store(upper + i, f32x8_add(f32x8_mul(f32x8_load_i32(dots + i), step), bound));
+    }
+    for (; i < n; i++) { /* the same operations on one */
+        const float bound = __builtin_fmaf(errors[i], a, __builtin_fmaf(norms[i], b, 0x1p-100f));
+        upper[i] = (float)dots[i] * (scales[i] * factor) + bound;
+    }
+}
+
 const nis_float_kernels LANES_NAME(nis_float) = {
     .magnitude_bits = LANES_NAME(magnitude_bits),
     .quantise = LANES_NAME(quantise),
@@ -276,4 +372,6 @@ const nis_float_kernels LANES_NAME(nis_float) = {
     .weighted_sum = LANES_NAME(weighted_sum),
     .to_float = LANES_NAME(to_float),
     .to_half = LANES_NAME(to_half),
+    .screen_row = LANES_NAME(screen_row),
+    .screen_uppers = LANES_NAME(screen_uppers),
 };

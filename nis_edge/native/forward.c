@@ -494,11 +494,12 @@ static nis_status run_head(pass *p, size_t *failed) {
     buffers *b = &model->buffers;
     head_work work = {.pass = p, .normed = b->normed};
     for (size_t token = p->needed; token < p->tokens; token++) {
-        if (!p->rows[token].logits) continue;
-        if (!rms_norm(model, b->x + token * hidden, model->norm, hidden, b->normed + work.tokens * hidden)) {
-            mark_not_finite(p, token);
-        }
-        work.rows[work.tokens++] = token;
+        const row *r = &p->rows[token];
+        if (!r->logits) continue;
+        const bool only_normed = p->items[r->item].wanted == NIS_LAST_NORMED;
+        float *normed = only_normed ? r->logits : b->normed + work.tokens * hidden;
+        if (!rms_norm(model, b->x + token * hidden, model->norm, hidden, normed)) mark_not_finite(p, token);
+        if (!only_normed) work.rows[work.tokens++] = token;
     }
     if (work.tokens > 0 && !atomic_load(&p->not_finite)) nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
     if (!atomic_load(&p->not_finite)) return NIS_OK;
@@ -509,7 +510,8 @@ static nis_status run_head(pass *p, size_t *failed) {
 /* Where token `index` of an item has its logits put; NULL: not wanted. */
 static float *logits_of(const nis_batch_item *item, size_t index, size_t vocab) {
     if (item->wanted == NIS_ALL_LOGITS) return item->logits + index * vocab;
-    return item->wanted == NIS_LAST_LOGITS && index + 1 == item->count ? item->logits : NULL;
+    const bool last = item->wanted == NIS_LAST_LOGITS || item->wanted == NIS_LAST_NORMED;
+    return last && index + 1 == item->count ? item->logits : NULL;
 }
 
 /* The next chunk of the items' tokens, of which done [count] are through: first the rows whose last layer's output nobody

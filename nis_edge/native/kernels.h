@@ -8,6 +8,7 @@
 
 #include "cpu.h"
 #include "nis_engine.h"
+#include "screen.h"
 #include "ternary.h"
 
 /* The float parts. All are instances of float_kernels.h and equal bit for bit on every instruction set. */
@@ -24,6 +25,9 @@ typedef struct {
                          size_t n, float *sum);
     void (*to_float)(const void *stored, nis_dtype dtype, size_t n, float *x);
     void (*to_half)(const float *x, size_t n, uint16_t *half);
+    bool (*screen_row)(const void *row, nis_dtype dtype, size_t n, float *x, int8_t *codes, nis_screen_row *about);
+    void (*screen_uppers)(const int32_t *dots, const float *scales, const float *norms, const float *errors, size_t n,
+                          float factor, float a, float b, float *upper);
 } nis_float_kernels;
 
 extern const nis_float_kernels nis_float_scalar, nis_float_avx2, nis_float_neon;
@@ -34,6 +38,7 @@ typedef struct {
     nis_gemv_t2_i8 *gemv;
     nis_gemm_t2_i8 *gemm;
     const nis_float_kernels *floats;
+    const nis_screen_kernels *screen;
 } nis_kernels;
 
 /* The row of dispatch.c's table: `name` NULL gives the best the CPU offers; NULL is returned when the named one is not

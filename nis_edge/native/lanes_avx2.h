@@ -14,6 +14,9 @@ typedef __m256i u32x8;
 LANES_INLINE f32x8 f32x8_set(float x) { return _mm256_set1_ps(x); }
 LANES_INLINE f32x8 f32x8_load(const float *p) { return _mm256_loadu_ps(p); }
 LANES_INLINE f32x8 f32x8_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+LANES_INLINE f32x8 f32x8_load_i32(const int32_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p));
+}
 LANES_INLINE f32x8 f32x8_load_bf16(const uint16_t *p) {
     const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));

@@ -21,6 +21,9 @@ LANES_INLINE f32x8 f32x8_load_f16(const uint16_t *p) {
     const float16x8_t half = vreinterpretq_f16_u16(vld1q_u16(p));
     return (f32x8){vcvt_f32_f16(vget_low_f16(half)), vcvt_high_f32_f16(half)};
 }
+LANES_INLINE f32x8 f32x8_load_i32(const int32_t *p) {
+    return (f32x8){vcvtq_f32_s32(vld1q_s32(p)), vcvtq_f32_s32(vld1q_s32(p + 4))};
+}
 LANES_INLINE f32x8 f32x8_load_bf16(const uint16_t *p) {
     const uint16x8_t words = vld1q_u16(p);
     return (f32x8){vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(words), 16)),

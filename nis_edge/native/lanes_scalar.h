@@ -67,6 +67,11 @@ static inline f32x8 f32x8_load_f16(const uint16_t *p) {
     EACH_LANE r.lane[i] = half_to_float(p[i]);
     return r;
 }
+static inline f32x8 f32x8_load_i32(const int32_t *p) { /* rounded to nearest even */
+    f32x8 r;
+    EACH_LANE r.lane[i] = (float)p[i];
+    return r;
+}
 static inline f32x8 f32x8_load_bf16(const uint16_t *p) {
     f32x8 r;
     EACH_LANE r.lane[i] = float_of((uint32_t)p[i] << 16);

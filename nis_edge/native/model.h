@@ -100,6 +100,13 @@ struct nis_model {
     uint64_t layer_tokens;     /* tokens that went through a layer, layer by layer, since the model was created */
     uint64_t fingerprint;      /* of the weights; 0: not computed yet */
     atomic_size_t session_count;
+
+    /* head.c: the output head's screen, made when it is first worth it. */
+    struct nis_screen *screen;
+    float *head_values; /* [vocab] */
+    float *head_normed; /* [hidden] */
+    nis_head_stats head_stats;
+    uint64_t screen_from_bytes; /* smaller heads are computed in full */
 };
 
 typedef struct {
@@ -118,7 +125,6 @@ struct nis_session {
     task_state *tasks;    /* [task_head_count] */
     size_t position;
     size_t oldest;        /* rolling: the first position after the sinks that is still there */
-    float *logits;        /* [vocab], allocated when greedy is first called */
     atomic_bool busy;
     atomic_bool cancelled;
 };
@@ -127,6 +133,10 @@ struct nis_session {
 
 /* Runs each item's tokens at its session's positions from session->position on, all through one pass over the weights;
  * logits as nis_batch_forward says. Leaves session->position alone. On failure *failed is the item at fault. */
+enum {
+    /* Beside nis_wanted: `logits` [hidden] gets the final norm of the item's last token instead, for head.c. */
+    NIS_LAST_NORMED = 3,
+};
 nis_status nis_pass_items(nis_model *model, const nis_batch_item *items, size_t count, size_t *failed);
 /* Brings task head `index` up to session->position and leaves its outputs in session->tasks[index].outputs. */
 nis_status nis_pass_task_head(nis_session *session, size_t index);

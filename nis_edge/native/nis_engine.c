@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "float_environment.h"
+#include "head.h"
 #include "model.h"
 #include "rope.h"
 #include "saved.h"
@@ -269,6 +270,7 @@ static void free_model(nis_model *model) {
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     for (size_t i = 0; i < model->task_head_count; i++) free(model->task_heads[i].stack.layers);
     free(model->task_heads);
+    nis_head_free(model);
     nis_pool_free(model->pool);
     pthread_mutex_destroy(&model->pass_lock);
     free(model);
@@ -295,12 +297,29 @@ nis_status nis_model_create(const nis_weights *weights, const char *isa, uint32_
     nis_model *model = calloc(1, sizeof *model);
     if (!model) return refuse(&c, NIS_NO_MEMORY, "not enough memory");
     pthread_mutex_init(&model->pass_lock, NULL);
+    model->screen_from_bytes = NIS_SCREEN_FROM_BYTES;
     const nis_status status = build_model(model, weights, isa, threads, &c);
     if (status != NIS_OK) {
         free_model(model);
         return status;
     }
     *created = model;
+    return NIS_OK;
+}
+
+nis_status nis_model_head_stats(nis_model *model, nis_head_stats *stats) {
+    if (!model || !stats) return NIS_ARGUMENT;
+    pthread_mutex_lock(&model->pass_lock);
+    *stats = model->head_stats;
+    pthread_mutex_unlock(&model->pass_lock);
+    return NIS_OK;
+}
+
+nis_status nis_model_screen_from(nis_model *model, uint64_t bytes) {
+    if (!model) return NIS_ARGUMENT;
+    pthread_mutex_lock(&model->pass_lock);
+    model->screen_from_bytes = bytes;
+    pthread_mutex_unlock(&model->pass_lock);
     return NIS_OK;
 }
 
@@ -372,7 +391,6 @@ void nis_session_free(nis_session *session) {
     }
     free(session->tasks);
     nis_kv_free(&session->trunk);
-    free(session->logits);
     free(session);
     atomic_fetch_sub(&model->session_count, 1);
 }
@@ -523,23 +541,40 @@ nis_status nis_session_fork(nis_session *source, size_t position, nis_session **
     return status;
 }
 
-static int32_t most_likely(const float *logits, size_t vocab) {
-    size_t best = 0;
-    for (size_t i = 1; i < vocab; i++) {
-        if (logits[i] > logits[best]) best = i;
-    }
-    return (int32_t)best;
+static nis_status append_best(nis_session *session, const int32_t *tokens, size_t count, size_t wanted, float gap,
+                              nis_candidate *best, size_t *found) {
+    nis_model *model = session->model;
+    if (!model->head_normed) model->head_normed = zeroed(model->a.hidden, sizeof(float));
+    if (!model->head_normed) return NIS_NO_MEMORY;
+    const nis_batch_item item = {session, tokens, count, NIS_LAST_NORMED, model->head_normed};
+    const size_t before = session->position;
+    size_t failed;
+    TRY(append_items(model, &item, 1, &failed));
+    const nis_status status = nis_head_best(model, model->head_normed, wanted, gap, best, found);
+    if (status != NIS_OK) session->position = before;
+    return status;
+}
+
+nis_status nis_session_best(nis_session *session, const int32_t *tokens, size_t count, size_t wanted, float gap,
+                            nis_candidate *best, size_t *found) {
+    if (!session || !tokens || count < 1 || !best || !found || !(gap >= 0.0f)) return NIS_ARGUMENT;
+    if (wanted < 1 || wanted > session->model->a.vocab) return NIS_ARGUMENT;
+    *found = 0;
+    entered e;
+    TRY(enter(session, &e));
+    const nis_status status = append_best(session, tokens, count, wanted, gap, best, found);
+    if (status == NIS_OK) roll(session);
+    leave(session, &e);
+    return status;
 }
 
 static nis_status greedy(nis_session *session, int32_t token, int32_t stop, size_t count, int32_t *generated,
                          size_t *generated_count) {
-    if (!session->logits) session->logits = zeroed(session->model->a.vocab, sizeof(float));
-    if (!session->logits) return NIS_NO_MEMORY;
     while (*generated_count < count) {
-        size_t failed;
-        const nis_batch_item item = {session, &token, 1, NIS_LAST_LOGITS, session->logits};
-        TRY(append_items(session->model, &item, 1, &failed));
-        token = most_likely(session->logits, session->model->a.vocab);
+        nis_candidate best;
+        size_t found;
+        TRY(append_best(session, &token, 1, 1, INFINITY, &best, &found));
+        token = best.token;
         generated[(*generated_count)++] = token;
         if (token == stop) break;
     }

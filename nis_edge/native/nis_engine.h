@@ -1,4 +1,4 @@
-/* nis-edge's engine: a ternary (BitNet b1.58) transformer over memory that the caller owns. Plain C, no globals.
+/* nis-edge's engine: a ternary (BitNet b1.58) transformer over memory that the caller owns. Plain C; no global state.
  *
  * Promises
  *   - Logits are the same bits for every instruction set, number of threads and chunking of the tokens.
@@ -22,7 +22,7 @@ extern "C" {
 #define NIS_API __attribute__((visibility("default")))
 
 /* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
-#define NIS_ABI 2
+#define NIS_ABI 3
 NIS_API uint32_t nis_abi(void);
 
 typedef enum {
@@ -112,6 +112,16 @@ typedef struct nis_session nis_session;
 NIS_API nis_status nis_model_create(const nis_weights *weights, const char *isa, uint32_t threads, nis_model **model,
                                     char *message, size_t message_bytes);
 NIS_API const char *nis_model_isa(const nis_model *model);
+
+/* How the output head was read by nis_session_best and nis_session_greedy: rows of the vocabulary in all, those that the
+ * first bits ruled on, those that took further bits, and those computed in full. */
+typedef struct {
+    uint64_t evaluations, rows, rows_screened, rows_refined, rows_computed;
+} nis_head_stats;
+NIS_API nis_status nis_model_head_stats(nis_model *model, nis_head_stats *stats);
+/* Heads of fewer bytes are computed in full; 8 MiB unless said otherwise, 0 screens every one. No result depends on it. */
+NIS_API nis_status nis_model_screen_from(nis_model *model, uint64_t bytes);
+
 /* NIS_BUSY, and nothing is freed, while the model has sessions. NULL is fine. */
 NIS_API nis_status nis_model_free(nis_model *model);
 
@@ -157,6 +167,23 @@ typedef struct {
 /* Several sessions of one model in one pass over the weights: 1 to 256 items, each session once. Each gets the bits it
  * would get alone. On failure no session has moved and *failed, if given, is the index of the item at fault. */
 NIS_API nis_status nis_batch_forward(const nis_batch_item *items, size_t count, size_t *failed);
+
+
+typedef struct {
+    int32_t token;
+    float logit;
+} nis_candidate;
+
+/* Appends tokens and answers with the `wanted` most likely ones after the last of them, best first (lower token among
+ * equals): the tokens, order and logits are exactly those that sorting all logits would give, usually for a fraction of
+ * the memory traffic. `gap` INFINITY asks for `wanted` tokens; otherwise only those within `gap` of the best logit
+ * count. `best` has room for `wanted`, 1 to vocab; *found is how many there are.
+ *
+ * For samplers: top-k is wanted = k. Min-p is wanted = the room at hand and gap = -temperature * log(min_p); if
+ * *found == wanted there may be more: ask for all logits. A penalty that only lowers the logits of m tokens leaves the
+ * best k among the best k + m. Top-p alone needs the sum over the whole vocabulary, hence all logits. */
+NIS_API nis_status nis_session_best(nis_session *session, const int32_t *tokens, size_t count, size_t wanted, float gap,
+                                    nis_candidate *best, size_t *found);
 /* Appends `first`, then the most likely token (lowest index among equals) after each, up to `count` new ones or until
  * `stop` (negative: never) came out. `generated` [count] gets them, *generated_count their number; the last one
  * generated is not appended. */

@@ -3,6 +3,7 @@
  *   ternary   every offered instruction set against sums counted one weight at a time in 64 bits
  *   float     every offered instruction set against scalar, bit for bit
  *   forward   logits and task heads of random models: one hash for every instruction set, number of threads, chunking
+ *   head      the best tokens are those that sorting all logits gives, over heads made to mislead a screen
  *   host      a host program that rounds downwards gets the same bits, and its rounding back
  *   sessions  rewinding, refusals, cancelling, two threads on one session
  *   sharing   forks, batches, saved and restored sessions: the bits of one session alone; hostile bytes refused
@@ -276,17 +277,20 @@ static nis_tensor random_floats(test_model *m, size_t n, float middle, float spr
     return (nis_tensor){x, n * sizeof *x};
 }
 
+/* float32 as it is, float16 rounded, bfloat16 cut off. */
+static void store_rows(const float *values, size_t n, nis_dtype dtype, void *to) {
+    if (dtype == NIS_F32) memcpy(to, values, n * sizeof *values);
+    if (dtype == NIS_F16) nis_probe_to_half("scalar", values, n, to);
+    for (size_t i = 0; dtype == NIS_BF16 && i < n; i++) ((uint16_t *)to)[i] = (uint16_t)(bits_of(values[i]) >> 16);
+}
+
 static nis_tensor random_rows(test_model *m, size_t n, nis_dtype dtype) {
     if (dtype == NIS_F32) return random_floats(m, n, 0.0f, 1.0f);
     uint16_t *x = keep(m, allocate(n * sizeof *x));
-    for (size_t i = 0; i < n; i++) {
-        const float value = next_float();
-        if (dtype == NIS_F16) {
-            nis_probe_to_half("scalar", &value, 1, &x[i]);
-        } else {
-            x[i] = (uint16_t)(bits_of(value) >> 16);
-        }
-    }
+    float *values = allocate(n * sizeof *values);
+    for (size_t i = 0; i < n; i++) values[i] = next_float();
+    store_rows(values, n, dtype, x);
+    free(values);
     return (nis_tensor){x, n * sizeof *x};
 }
 
@@ -431,6 +435,198 @@ static void check_forward(const recipe *r, int quick) {
         }
         printf("forward %s %s %016llx\n", r->name, kv_names[k], (unsigned long long)truth);
     }
+    free_test_model(&m);
+}
+
+/* ---- head -------------------------------------------------------------------------------------------------------- */
+
+enum head_pattern {
+    HEAD_RANDOM,
+    HEAD_EQUAL,       /* every row the same: only the token decides */
+    HEAD_REPEATED,    /* eight rows over and over */
+    HEAD_NEAR_TIES,   /* one row, each time with one element moved by the smallest step */
+    HEAD_NORMS,       /* norms from 2^-12 to 2^12 */
+    HEAD_ZERO_ROWS,   /* most rows zero, the others all unlikely */
+    HEAD_ONE_HOT,     /* a single large element */
+    HEAD_OUTLIERS,    /* bell-shaped but for two columns */
+    HEAD_TINY,        /* float32 that float16 could not hold, subnormals among them */
+    HEAD_ERRORS,      /* what the first bits miss points along the activations: Cauchy and Schwarz meet */
+    HEAD_STEPS,       /* the rows point along what rounding the activations misses */
+    HEAD_PATTERNS,
+};
+
+/* For HEAD_ERRORS every h is 1 or -1. Rows have scale 1/32, one element being 1; every tenth lies 1.9 quarter cells off
+ * its first stand-in along h, so that its logit is 1.9 / 32 |h|^2 above the estimate, which the bound just allows; the
+ * other rows lie as far off, but across. For HEAD_STEPS h is one element and below half a step of int8 elsewhere: every
+ * third row leans along what is rounded to nothing and has a small share in the one element. */
+static void shape_misleading_head(const test_model *m, enum head_pattern pattern, const float *h, float *rows) {
+    const size_t vocab = m->w.architecture.vocab, hidden = m->w.architecture.hidden;
+    float largest = 0.0f;
+    for (size_t c = 0; c < hidden; c++) largest = fabsf(h[c]) > largest ? fabsf(h[c]) : largest;
+    for (size_t row = 0; row < vocab; row++) {
+        for (size_t c = 0; c < hidden; c++) {
+            const float step = largest / 127.0f, miss = h[c] - nearbyintf(h[c] / step) * step;
+            const float along = h[c] < 0.0f ? -1.0f : 1.0f, across = below(2) ? 1.0f : -1.0f;
+            float value = 4.0f * (float)((int)below(15) - 7) + 2.0f + 1.9f * (row % 10 ? across : along);
+            if (pattern == HEAD_STEPS) {
+                value = (4.0f * (float)below(8) + 2.0f) * (row % 3 ? across : miss < 0.0f ? -1.0f : 1.0f);
+                if (c == 77) value = (row % 3 ? 30.0f : 12.0f) * along;
+            }
+            rows[row * hidden + c] = (c == 0 ? 32.0f : value) / 32.0f;
+        }
+    }
+}
+
+static void shape_head(test_model *m, enum head_pattern pattern, const float *h) {
+    const size_t vocab = m->w.architecture.vocab, hidden = m->w.architecture.hidden;
+    float *base = allocate(8 * hidden * sizeof *base), *rows = allocate(vocab * hidden * sizeof *rows);
+    for (size_t i = 0; i < 8 * hidden; i++) base[i] = next_float();
+    for (size_t row = 0; row < vocab; row++) {
+        const int exponent = (int)below(25) - 12;
+        const size_t hot = below((uint32_t)hidden);
+        for (size_t c = 0; c < hidden; c++) {
+            float value = next_float();
+            if (pattern == HEAD_EQUAL) value = base[c];
+            if (pattern == HEAD_REPEATED) value = base[row % 8 * hidden + c];
+            if (pattern == HEAD_NEAR_TIES) value = base[c] * (c == hot ? 1.0f + 0x1p-7f * (float)exponent : 1.0f);
+            if (pattern == HEAD_NORMS) value = ldexpf(value, exponent);
+            if (pattern == HEAD_ZERO_ROWS) value = row % 5 ? 0.0f : value;
+            if (pattern == HEAD_ONE_HOT) value = c == hot ? ldexpf(value, exponent) : 0.0f;
+            if (pattern == HEAD_OUTLIERS) value = c % (hidden / 2) == 3 ? 40.0f * value : value;
+            if (pattern == HEAD_TINY) value = ldexpf(value, row % 3 ? -60 : -140);
+            rows[row * hidden + c] = value;
+        }
+    }
+    if (pattern == HEAD_ERRORS || pattern == HEAD_STEPS) shape_misleading_head(m, pattern, h, rows);
+    store_rows(rows, vocab * hidden, (nis_dtype)m->w.head_dtype, (void *)(uintptr_t)m->w.head.data);
+    free(base);
+    free(rows);
+}
+
+/* What the head meets after `token`: the logits of a head of unit vectors. */
+static void read_normed(const test_model *m, int32_t token, float *h) {
+    const size_t vocab = m->w.architecture.vocab, hidden = m->w.architecture.hidden;
+    test_model unit = *m;
+    float *rows = allocate(vocab * hidden * sizeof *rows), *logits = allocate(vocab * sizeof *logits);
+    for (size_t c = 0; c < hidden; c++) rows[c * hidden + c] = 1.0f;
+    unit.w.layers = unit.layers;
+    unit.w.head = (nis_tensor){rows, vocab * hidden * sizeof *rows};
+    unit.w.head_dtype = NIS_F32;
+    nis_model *model = open_model(&unit, "scalar", 1);
+    nis_session *session;
+    CHECK(nis_session_create(model, 8, NIS_F32, &session) == NIS_OK, "session");
+    CHECK(nis_session_forward(session, &token, 1, NIS_LAST_LOGITS, logits) == NIS_OK, "forward");
+    memcpy(h, logits, hidden * sizeof *h);
+    nis_session_free(session);
+    nis_model_free(model);
+    free(rows);
+    free(logits);
+}
+
+static int by_logit(const void *a, const void *b) {
+    const nis_candidate *x = a, *y = b;
+    if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
+    return (x->token > y->token) - (x->token < y->token);
+}
+
+/* The truth: all logits, sorted. */
+static void check_best(nis_session *session, nis_session *plain, const char *isa, int pattern, size_t wanted, float gap,
+                       int32_t token) {
+    enum { VOCAB = 1501 };
+    static float logits[VOCAB];
+    static nis_candidate sorted[VOCAB], best[VOCAB];
+    size_t found = 0, truth = 0;
+    CHECK(nis_session_rewind(session, 0) == NIS_OK && nis_session_rewind(plain, 0) == NIS_OK, "rewind");
+    CHECK(nis_session_forward(plain, &token, 1, NIS_LAST_LOGITS, logits) == NIS_OK, "forward");
+    for (int32_t i = 0; i < VOCAB; i++) sorted[i] = (nis_candidate){i, logits[i]};
+    qsort(sorted, VOCAB, sizeof *sorted, by_logit);
+    while (truth < wanted && sorted[truth].logit >= sorted[0].logit - gap) truth++;
+    CHECK(nis_session_best(session, &token, 1, wanted, gap, best, &found) == NIS_OK, "best");
+    int same = found == truth;
+    for (size_t i = 0; same && i < truth; i++) {
+        same = best[i].token == sorted[i].token && bits_of(best[i].logit) == bits_of(sorted[i].logit);
+    }
+    CHECK(same, "%s, head pattern %d, best %zu within %g after token %d: %zu found, not %zu", isa, pattern, wanted,
+          (double)gap, token, found, truth);
+}
+
+static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_pattern pattern, uint32_t threads, int hot,
+                               nis_head_stats *total) {
+    const recipe r = {"head", {328, 64, 1, 2, 1, 32, 1501, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, dtype, 0, {0}, 0};
+    test_model m;
+    make_test_model(&m, &r);
+    const int misleading = pattern == HEAD_ERRORS || pattern == HEAD_STEPS; /* for one token only */
+    float *norm = (float *)(uintptr_t)m.w.norm.data, h[328]; /* what the head meets: bell-shaped, or nearly one-hot */
+    for (size_t i = 0; hot && i < r.a.hidden; i++) norm[i] = i == 77 ? 100.0f : 1e-4f * norm[i];
+    if (misleading) read_normed(&m, 5, h);
+    for (size_t i = 0; misleading && i < r.a.hidden; i++) {
+        norm[i] *= (pattern == HEAD_ERRORS ? 1.0f : i == 77 ? 1.27f : 0.0045f) / fabsf(h[i]);
+        h[i] = copysignf(pattern == HEAD_ERRORS ? 1.0f : i == 77 ? 1.27f : 0.0045f, h[i]);
+    }
+    shape_head(&m, pattern, h);
+    nis_model *model = open_model(&m, isa, threads), *other = open_model(&m, isa, 1);
+    nis_session *session, *plain;
+    CHECK(nis_session_create(model, 8, NIS_F32, &session) == NIS_OK, "session");
+    CHECK(nis_session_create(other, 8, NIS_F32, &plain) == NIS_OK, "session");
+    CHECK(nis_model_screen_from(model, 0) == NIS_OK, "screen from 0 bytes");
+    const size_t wanted[] = {1, 1, 40, 2, 93, 1501, 1, 5, 40, 1, 93, 1, 7, 1, 1};
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const float gap = i % 4 == 3 ? 0.5f * (float)i : i == 7 ? 0.0f : INFINITY;
+        check_best(session, plain, isa, pattern, wanted[i], gap, misleading ? 5 : (int32_t)(i * 97 % 1501));
+    }
+    nis_head_stats stats;
+    CHECK(nis_model_head_stats(model, &stats) == NIS_OK && stats.evaluations > 0, "statistics");
+    CHECK(stats.rows_screened > 0, "the screen was not used");
+    total->rows += stats.rows;
+    total->rows_screened += stats.rows_screened;
+    total->rows_refined += stats.rows_refined;
+    total->rows_computed += stats.rows_computed;
+    nis_session_free(session);
+    nis_session_free(plain);
+    nis_model_free(model);
+    nis_model_free(other);
+    free_test_model(&m);
+}
+
+static void check_head(const char *isa, int quick) {
+    nis_head_stats total = {0};
+    const unsigned long before = checks;
+    for (int pattern = 0; pattern < HEAD_PATTERNS; pattern++) {
+        for (int dtype = NIS_F32; dtype <= NIS_BF16; dtype++) {
+            if (pattern == HEAD_TINY && dtype == NIS_F16) continue;
+            for (int hot = 0; hot < 2; hot++) {
+                if (quick && (pattern + dtype + hot) % 2) continue;
+                if (hot && (pattern == HEAD_ERRORS || pattern == HEAD_STEPS)) continue;
+                check_head_pattern(isa, (nis_dtype)dtype, (enum head_pattern)pattern, hot ? 1 : 3, hot, &total);
+            }
+        }
+    }
+    printf("head %s: %lu checks; of %llu rows %llu were screened, %llu refined, %llu computed\n", isa, checks - before,
+           (unsigned long long)total.rows, (unsigned long long)total.rows_screened,
+           (unsigned long long)total.rows_refined, (unsigned long long)total.rows_computed);
+
+    /* Damage in the head is an error in whichever row it is, as soon as the row's slice of the screen is made. */
+    const recipe r = {"head", {328, 64, 1, 2, 1, 32, 1501, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, NIS_F32, 0, {0}, 0};
+    test_model m;
+    make_test_model(&m, &r);
+    ((float *)(uintptr_t)m.w.head.data)[1400 * 328 + 5] = NAN;
+    nis_model *model = open_model(&m, isa, 2);
+    nis_session *session;
+    CHECK(nis_session_create(model, 64, NIS_F32, &session) == NIS_OK, "session");
+    CHECK(nis_model_screen_from(model, 0) == NIS_OK, "screen from 0 bytes");
+    nis_candidate best;
+    size_t found;
+    const int32_t token = 1;
+    for (int i = 0; i < 12; i++) {
+        CHECK(nis_session_best(session, &token, 1, 1, INFINITY, &best, &found) == NIS_NOT_FINITE, "NaN in the head");
+    }
+    CHECK(nis_session_best(session, &token, 1, 0, INFINITY, &best, &found) == NIS_ARGUMENT, "none wanted");
+    CHECK(nis_session_best(session, &token, 1, 1502, INFINITY, &best, &found) == NIS_ARGUMENT, "too many wanted");
+    CHECK(nis_session_best(session, &token, 1, 1, NAN, &best, &found) == NIS_ARGUMENT, "gap is no number");
+    CHECK(nis_session_best(session, &token, 1, 1, -1.0f, &best, &found) == NIS_ARGUMENT, "gap below zero");
+    CHECK(nis_session_position(session) == 0, "refusals must not move the session");
+    nis_session_free(session);
+    nis_model_free(model);
     free_test_model(&m);
 }
 
@@ -842,6 +1038,19 @@ int main(int argc, char **argv) {
         check_ternary(isa, quick);
         check_float(isa);
         printf("kernels %s: %lu checks\n", isa, checks - before);
+        check_head(isa, quick);
+    }
+#if defined(__x86_64__)
+    const char *const compiled[] = {"avx512vnni", "avx2"};
+#elif defined(__aarch64__)
+    const char *const compiled[] = {"neondot", "neon"};
+#else
+    const char *const compiled[] = {"scalar"};
+#endif
+    for (size_t i = 0; i < sizeof compiled / sizeof compiled[0]; i++) {
+        int offered = 0;
+        for (uint32_t k = 0; (isa = nis_isa_offered(k)) != NULL; k++) offered |= strcmp(isa, compiled[i]) == 0;
+        if (!offered) printf("NOT RUN: kernels %s: compiled, this CPU does not offer them\n", compiled[i]);
     }
     const size_t recipe_count = threads_only ? 1 : sizeof recipes / sizeof recipes[0];
     for (size_t i = 0; i < recipe_count; i++) check_forward(&recipes[i], quick);
