@@ -1,25 +1,31 @@
-"""Decode and prefill of our engine beside llama.cpp's, same shapes, same run, interleaved; writes a result file.
+"""Our engine beside its peers, same shapes, same run, interleaved: the table of targets, and a result file.
 
-    python -m bench.engine --peer-python PEERS_VENV/bin/python --shape nis-base 2b4t
+    python -m bench.engine --peer-python PEERS_VENV/bin/python
+    python -m bench.engine --peer-python PEERS_VENV/bin/python --shape nis-base --rounds 3
 
 Each contestant sits in its own process with its model loaded; rounds go through all of them in turn, so that the noise
 of the machine falls on all alike. A figure is the median over rounds with its range; only the ratios mean anything
-on another day. The peers' environment needs `pip install llama-cpp-python gguf`; it may be this one.
+on another day. The peers' environment needs `pip install llama-cpp-python gguf`; it may be this one. ONNX Runtime
+takes part on nis-base where `pip install -e '.[onnx]'` was done. The random models are written once, which takes some
+minutes and 3.3 GB; a run takes about five.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from bench.engine.shapes import SHAPES, Shape
+from bench.engine.targets import OURS, target_table, targets
 
 PREFILL_TOKENS = 128
 DECODE_AFTER = 16
@@ -35,7 +41,7 @@ class Entry:
     path: Path
     python: str
     process: subprocess.Popen[str] | None = None
-    load_s: float = 0.0
+    ready: dict[str, Any] = field(default_factory=dict)
 
     def start(self, threads: int, shape: Shape) -> None:
         """Start the process and wait until the model is loaded."""
@@ -43,12 +49,12 @@ class Entry:
         self.process = subprocess.Popen(
             [*command, "--vocab", str(shape.vocab)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        ready = self.read()
-        if not ready.get("ready"):
-            raise SystemExit(f"{self.name}: the first logits are not finite; not measured")
-        self.load_s = ready["load_s"]
+        answer = self.read()
+        if "error" in answer:
+            raise SystemExit(f"{self.name}: {answer['error']}; not measured")
+        self.ready = answer["ready"]
 
-    def ask(self, **order: object) -> dict[str, float]:
+    def ask(self, **order: object) -> dict[str, Any]:
         """Send one order and return the answer."""
         assert self.process and self.process.stdin
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -58,38 +64,50 @@ class Entry:
             raise SystemExit(f"{self.name}: {result['error']}; not measured")
         return result
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[str, Any]:
         assert self.process and self.process.stdout
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name}: the process ended")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def stop(self) -> None:
         if self.process and self.process.stdin:
             self.process.stdin.close()
             self.process.wait(timeout=30)
+            self.process = None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has llama-cpp-python and gguf")
     parser.add_argument("--files", type=Path, default=ROOT / ".cache" / "bench", help="where random models are written")
     parser.add_argument("--json", type=Path, help="result file; default bench/results/<machine>.engine.json")
     args = parser.parse_args()
     args.files.mkdir(parents=True, exist_ok=True)
-    results = []
+    results: list[dict[str, Any]] = []
+    extras: dict[str, Any] = {"gemv": measure_gemv(args.rounds)}
     for name in args.shape:
         shape = SHAPES[name]
         entries = prepare(shape, args.files, args.peer_python)
+        if name == "2b4t":
+            extras["loads"] = measure_loads(shape, entries, max(args.threads))
         for threads in args.threads:
-            results.extend(measure(shape, entries, threads, args.rounds))
+            results.extend(measure(shape, entries, threads, args.rounds, extras))
+    lines = targets(results, extras)
     output = args.json or ROOT / "bench" / "results" / f"{machine_name()}.engine.json"
-    output.write_text(json.dumps({"about": about(args.peer_python), "results": results}, indent=1) + "\n")
-    print(table(results))
+    document = {
+        "about": about(args.peer_python),
+        "targets": [asdict(line) for line in lines],
+        "extras": extras,
+        "results": results,
+    }
+    output.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"\n{table(results)}\n\n{target_table(lines)}")
     print(f"\nwritten to {output}")
 
 
@@ -100,12 +118,17 @@ def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
         run_writer(
             sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, ""
         )
-    entries = [Entry("nis-edge", "nis-edge", package, sys.executable)]
+    entries = [Entry(OURS, "nis-edge", package, sys.executable)]
     for head in ("f16", "q6_k"):
         path = files / f"{shape.name}.tq2_0.{head}.gguf"
         if not path.exists():
             run_writer(peer_python, "from bench.engine.random_gguf import write_random_gguf as w", path, shape, head)
         entries.append(Entry(f"llama.cpp TQ2_0, {head} head", "llama.cpp", path, peer_python))
+    if shape.name == "nis-base":
+        if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+            entries.append(Entry("ONNX Runtime, int8 weights, f16 head", "onnx", package, sys.executable))
+        else:
+            print("NOT RUN: ONNX Runtime: pip install -e '.[onnx]'")
     return entries
 
 
@@ -118,9 +141,40 @@ def run_writer(python: str, statement: str, path: Path, shape: Shape, head: str)
     subprocess.run([python, "-c", code], check=True, cwd=ROOT)
 
 
-def measure(shape: Shape, entries: list[Entry], threads: int, rounds: int) -> list[dict[str, object]]:
-    """Interleaved rounds over all contestants; tokens per second, median and range, and the ratio to the best peer."""
+def measure_gemv(rounds: int) -> dict[str, float]:
+    """GB/s of one thread: the best ternary kernel over matrices that no cache holds, and a plain read."""
+    from bench.kernels.__main__ import gemv_from_dram, plain_read
+
+    samples: dict[str, list[float]] = {"ours": [], "read": []}
+    kernel, read = gemv_from_dram(), plain_read()
+    for _ in range(rounds):
+        samples["ours"].append(kernel() / 4)
+        samples["read"].append(read())
+    return {name: round(statistics.median(values), 2) for name, values in samples.items()}
+
+
+def measure_loads(shape: Shape, entries: list[Entry], threads: int, rounds: int = 3) -> dict[str, float]:
+    """Seconds from opening the file to the first token, the file in the page cache; medians."""
+    samples: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    for number in range(rounds + 1):
+        for entry in entries:
+            entry.start(threads, shape)
+            if number:  # the first round warms the page cache
+                samples[entry.name].append(entry.ready["load_s"])
+            entry.stop()
+        print(f"{shape.name}: loading, round {number} of {rounds}", flush=True)
+    return {name: round(statistics.median(values), 4) for name, values in samples.items()}
+
+
+def measure(
+    shape: Shape, entries: list[Entry], threads: int, rounds: int, extras: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Interleaved rounds over all contestants; tokens per second, median and range, and the ratio to the best peer.
+
+    What only our engine is asked goes into ``extras``.
+    """
     decode_tokens = 16 if shape.ternary_weights > 1e9 else 64
+    singly: list[float] = []
     samples: dict[tuple[str, str], list[float]] = {}
     rss: dict[str, float] = {}
     try:
@@ -134,14 +188,28 @@ def measure(shape: Shape, entries: list[Entry], threads: int, rounds: int) -> li
                 samples.setdefault((entry.name, "prefill"), []).append(PREFILL_TOKENS / prefill["seconds"])
                 samples.setdefault((entry.name, "decode"), []).append(decode_tokens / decode["seconds"])
                 rss[entry.name] = decode["rss_mb"]
+                if entry.name == OURS and shape.name == "nis-base":
+                    slower = entry.ask(op="decode_singly", tokens=decode_tokens, after=DECODE_AFTER)
+                    singly.append(slower["seconds"] / decode["seconds"] - 1.0)
             print(f"{shape.name}, {threads} thread(s): round {number + 1} of {rounds}", flush=True)
+        if threads > 1:
+            ours = entries[0]
+            extras["idle_share"] = ours.ask(op="idle")["seconds"]
+            extras.setdefault("head", {})[shape.name] = ours.ask(op="about")["head"]
+            if singly:
+                extras["python_overhead"] = round(statistics.median(singly), 4)
+            if shape.name == "2b4t":
+                touched = ours.path.stat().st_size / 2**20
+                extras["rss"] = {"peak_mb": rss[OURS], "bare_mb": ours.ready["bare_mb"], "touched_mb": touched}
+        extras.setdefault("checked", {}).update({entry.name: entry.ready["checked"] for entry in entries})
+        loaded = {entry.name: entry.ready["load_s"] for entry in entries}
     finally:
         for entry in entries:
             entry.stop()
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for workload in ("prefill", "decode"):
         medians = {entry.name: statistics.median(samples[entry.name, workload]) for entry in entries}
-        best_peer = max((name for name in medians if name != "nis-edge"), key=lambda name: medians[name])
+        best_peer = max((name for name in medians if name != OURS), key=lambda name: medians[name])
         for entry in entries:
             values = sorted(samples[entry.name, workload])
             rows.append(
@@ -156,7 +224,7 @@ def measure(shape: Shape, entries: list[Entry], threads: int, rounds: int) -> li
                     "rounds": len(values),
                     "ratio_of_medians_to_best_peer": round(medians[entry.name] / medians[best_peer], 3),
                     "best_peer": best_peer,
-                    "load_to_first_token_s": round(entry.load_s, 3),
+                    "load_to_first_token_s": round(loaded[entry.name], 3),
                     "peak_rss_mb": round(rss[entry.name], 1),
                     "file_mb": round(entry.path.stat().st_size / 1e6, 1),
                 }
@@ -196,7 +264,7 @@ def machine_name() -> str:
     return "-".join(filter(None, words.split("-")))
 
 
-def table(results: list[dict[str, object]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = [
         "| shape | threads | workload | contestant | tokens/s median [range] | to best peer | peak RSS MB |",

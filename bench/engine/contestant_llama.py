@@ -24,15 +24,35 @@ class Llama:
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         self._vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
 
+    def first(self) -> int:
+        """The first token after loading."""
+        return int(self._step(np.array([1], dtype=np.int32)).argmax())
+
     def prefill(self, tokens: np.ndarray) -> np.ndarray:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
         return self._step(tokens)
 
-    def decode(self, steps: int) -> np.ndarray:
+    def decode(self, steps: int) -> None:
         logits = self._logits()
         for _ in range(steps):
             logits = self._step(np.array([int(logits.argmax())], dtype=np.int32))
-        return logits
+        if not np.isfinite(logits).all() or float(logits.std()) == 0.0:
+            raise RuntimeError("logits are not finite or do not vary")
+
+    def check(self) -> str:
+        """A prompt at once gives the logits of the prompt token by token, but for rounding; say what was held."""
+        prompt = np.arange(7, 19, dtype=np.int32)
+        at_once = self.prefill(prompt).copy()
+        self.prefill(prompt[:1])
+        for token in prompt[1:]:
+            singly = self._step(np.array([token], dtype=np.int32))
+        off = float(np.abs(at_once - singly).max() / at_once.std())
+        if not off < 0.2:
+            raise RuntimeError(f"a prompt at once and token by token differ by {off} standard deviations")
+        return f"a prompt at once and token by token agree within {off:.3f} standard deviations of the logits"
+
+    def about(self) -> dict[str, object]:
+        return {}
 
     def _step(self, tokens: np.ndarray) -> np.ndarray:
         array = (llama_cpp.llama_token * len(tokens))(*tokens.tolist())

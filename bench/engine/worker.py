@@ -1,18 +1,18 @@
 """One contestant in a process of its own: loads its model, then times what it is told over standard input.
 
-Protocol, one JSON object a line: {"op": "prefill", "tokens": n} and {"op": "decode", "tokens": n, "after": k} answer
-{"seconds": s, "rss_mb": r}; the end of input ends it. The first line out is {"ready": ..., "load_s": s}. Logits are
-checked finite and varied after every timing, outside of it: a figure from a kernel that left its output untouched must
-not count.
+Protocol, one JSON object a line. The first line out is {"ready": {"load_s": s, "checked": text}} after the first token
+was made and the logits were held against what they must be: a figure from a kernel that left its output untouched must
+not count. Then {"op": ..., "tokens": n, "after": k} answers {"seconds": s, "rss_mb": r}; "idle" answers the CPU seconds
+that this process used while it did nothing for one second. The end of input ends it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,53 +21,93 @@ import numpy as np
 class Contestant(Protocol):
     """A loaded model that can be timed."""
 
+    def first(self) -> int:
+        """Make the first token after loading."""
+        ...
+
     def prefill(self, tokens: np.ndarray) -> np.ndarray:
         """Start afresh, process the prompt in one call, return the logits of its last position."""
         ...
 
-    def decode(self, steps: int) -> np.ndarray:
-        """Go on greedily for a number of steps, return the last logits."""
+    def decode(self, steps: int) -> None:
+        """Go on greedily for a number of steps."""
+        ...
+
+    def check(self) -> str:
+        """Hold the logits against what they must be; return what was held, raise where they are wrong."""
+        ...
+
+    def about(self) -> dict[str, object]:
+        """What is worth knowing at the end."""
         ...
 
 
-def load(kind: str, path: str, threads: int) -> Contestant:
-    """Import the contestant only in its own process: each may need another environment."""
+def load(kind: str, path: str, threads: int) -> tuple[Contestant, float]:
+    """Import the contestant only in its own process: each may need another environment. The clock starts after that."""
     if kind == "nis-edge":
-        from bench.engine.contestant_native import Native
-
-        return Native(path, threads)
-    from bench.engine.contestant_llama import Llama
-
-    return Llama(path, threads)
+        from bench.engine.contestant_native import Native as Kind
+    elif kind == "onnx":
+        from bench.engine.contestant_onnx import Onnx as Kind  # type: ignore[assignment]
+    else:
+        from bench.engine.contestant_llama import Llama as Kind  # type: ignore[assignment]
+    started = time.perf_counter()
+    contestant = Kind(path, threads)
+    contestant.first()
+    return contestant, time.perf_counter() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["nis-edge", "llama.cpp"])
+    parser.add_argument("kind", choices=["nis-edge", "llama.cpp", "onnx"])
     parser.add_argument("path")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--vocab", type=int, required=True)
     args = parser.parse_args()
-    started = time.perf_counter()
-    contestant = load(args.kind, args.path, args.threads)
-    first = contestant.prefill(np.array([1], dtype=np.int32))
-    answer(ready=bool(np.isfinite(first).all()), load_s=time.perf_counter() - started)
+    bare_mb = rss_mb()
+    contestant, load_s = load(args.kind, args.path, args.threads)
+    try:
+        checked = contestant.check()
+    except RuntimeError as error:
+        answer(error=str(error))
+        return
+    answer(ready={"load_s": load_s, "checked": checked, "bare_mb": bare_mb, **contestant.about()})
     rng = np.random.default_rng(1)
     for line in sys.stdin:
-        order = json.loads(line)
-        if order["op"] == "prefill":
-            prompt = rng.integers(0, args.vocab, order["tokens"], dtype=np.int32)
-            started = time.perf_counter()
-            logits = contestant.prefill(prompt)
-        else:
-            contestant.prefill(rng.integers(0, args.vocab, order["after"], dtype=np.int32))
-            started = time.perf_counter()
-            logits = contestant.decode(order["tokens"])
+        try:
+            answer(**timed(contestant, json.loads(line), args.vocab, rng), rss_mb=rss_mb())
+        except RuntimeError as error:
+            answer(error=str(error))
+
+
+def timed(contestant: Contestant, order: dict[str, object], vocab: int, rng: np.random.Generator) -> dict[str, object]:
+    """Do what was ordered; seconds are of the ordered work alone."""
+    op, tokens = order["op"], order.get("tokens")
+    if op == "about":
+        return contestant.about()
+    if op == "idle":
+        before = time.process_time()
+        time.sleep(1.0)
+        return {"seconds": time.process_time() - before}
+    assert isinstance(tokens, int)
+    if op == "prefill":
+        prompt = rng.integers(0, vocab, tokens, dtype=np.int32)
+        started = time.perf_counter()
+        logits = contestant.prefill(prompt)
         seconds = time.perf_counter() - started
         if not np.isfinite(logits).all() or float(logits.std()) == 0.0:
-            answer(error="logits are not finite or do not vary")
-            continue
-        answer(seconds=seconds, rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            raise RuntimeError("logits are not finite or do not vary")
+        return {"seconds": seconds}
+    contestant.prefill(rng.integers(0, vocab, order["after"], dtype=np.int32))
+    decode = contestant.decode if op == "decode" else contestant.decode_singly  # type: ignore[attr-defined]
+    started = time.perf_counter()
+    decode(tokens)
+    return {"seconds": time.perf_counter() - started}
+
+
+def rss_mb() -> float:
+    """Peak resident memory so far, of this program alone: getrusage would count the one it was started from."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def answer(**fields: object) -> None:

@@ -305,7 +305,11 @@ static void look_at_rows(void *argument, size_t thread, size_t first, size_t end
     e->model->kernels->screen->nibbles(s->nibbles + first * s->groups * NIS_SCREEN_NIBBLE_BYTES, end - first, s->groups,
                                        s->activations, s->dots + first);
     for (size_t row = first; row < end; row++) s->dots[row] = 8 * s->dots[row] - middle[0] * e->activation_sum;
-    for (size_t row = first; e->level == 1 && row < end; row++) s->dots[row] += bit_product(e, row, 1);
+    for (size_t row = first; e->level == 1 && row < end; row++) {
+        const uint8_t *ahead = s->bits[0] + row * s->groups * NIS_SCREEN_BIT_BYTES + 2048;
+        for (size_t line = 0; line < s->groups * NIS_SCREEN_BIT_BYTES; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        s->dots[row] += bit_product(e, row, 1);
+    }
     raise_uppers(e, first, end - first);
 }
 

@@ -41,7 +41,7 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
 #pragma GCC unroll 4
         for (size_t r = 0; r < count; r++) {
             sum_i16x16[r] = _mm256_setzero_si256();
-            const char *ahead = (const char *)codes + r * row_bytes + group * NIS_SCREEN_NIBBLE_BYTES + PREFETCH_BYTES;
+            const char *ahead = (const char *)codes + (r + ROWS_IN_FLIGHT) * row_bytes + group * NIS_SCREEN_NIBBLE_BYTES + PREFETCH_BYTES;
             _mm_prefetch(ahead, _MM_HINT_T0);
             _mm_prefetch(ahead + 64, _MM_HINT_T0);
         }

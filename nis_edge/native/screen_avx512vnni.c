@@ -14,7 +14,7 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-enum { ROWS_IN_FLIGHT = 4, PREFETCH_BYTES = 2048 };
+enum { ROWS_IN_FLIGHT = 4, PREFETCH_BYTES = 4096 };
 
 ALWAYS_INLINE __m128i sum_of_quarters(__m512i sum_i32x16) {
     const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(sum_i32x16), _mm512_extracti64x4_epi64(sum_i32x16, 1));
@@ -35,7 +35,7 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
 #pragma GCC unroll 4
         for (size_t r = 0; r < count; r++) {
             const uint8_t *bytes = codes + r * row_bytes + at;
-            _mm_prefetch((const char *)bytes + PREFETCH_BYTES, _MM_HINT_T0);
+            _mm_prefetch((const char *)bytes + ROWS_IN_FLIGHT * row_bytes + PREFETCH_BYTES, _MM_HINT_T1);
             const __m512i c = _mm512_loadu_si512(bytes);
             low_i32x16[r] = _mm512_dpbusd_epi32(low_i32x16[r], _mm512_and_si512(c, low_half), low);
             high_i32x16[r] = _mm512_dpbusd_epi32(high_i32x16[r], _mm512_andnot_si512(low_half, c), high);
