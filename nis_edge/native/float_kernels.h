@@ -154,6 +154,44 @@ static void LANES_NAME(silu_times)(float *gate, const float *up, size_t n) {
     if (i < n) store_tail(gate + i, n - i, f32x8_mul(silu(load_tail(gate + i, n - i)), load_tail(up + i, n - i)));
 }
 
+/* ---- element by element: every operation rounded once, in lanes or one by one ------------------------------------- */
+
+static void LANES_NAME(scale_by)(const float *x, float r, const float *weight, size_t n, float *y) {
+    const f32x8 factor = f32x8_set(r);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        f32x8_store(y + i, f32x8_mul(f32x8_mul(f32x8_load(x + i), factor), f32x8_load(weight + i)));
+    }
+    for (; i < n; i++) y[i] = (x[i] * r) * weight[i];
+}
+
+static void LANES_NAME(scale_sums)(const int32_t *sums, size_t n, float factor, bool add, float *to) {
+    const f32x8 factors = f32x8_set(factor);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const f32x8 scaled = f32x8_mul(f32x8_load_i32(sums + i), factors);
+        f32x8_store(to + i, add ? f32x8_add(f32x8_load(to + i), scaled) : scaled);
+    }
+    for (; i < n; i++) {
+        const float scaled = (float)sums[i] * factor;
+        to[i] = add ? to[i] + scaled : scaled;
+    }
+}
+
+/* A branch on the sign of each would be mispredicted half the time. */
+static void LANES_NAME(relu2_times)(float *gate, const float *up, size_t n) {
+    const f32x8 zero = f32x8_set(0.0f);
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const f32x8 positive = f32x8_max(f32x8_load(gate + i), zero);
+        f32x8_store(gate + i, f32x8_mul(f32x8_mul(positive, positive), f32x8_load(up + i)));
+    }
+    for (; i < n; i++) {
+        const float positive = gate[i] > 0.0f ? gate[i] : 0.0f;
+        gate[i] = (positive * positive) * up[i];
+    }
+}
+
 /* `count` rows at once so that their additions overlap; each row's own order is the same whatever the count. The next
  * `count` rows are fetched meanwhile: a row is too short for the hardware to see a stream (1 KiB of f16 at width 512). */
 LANES_INLINE void dots_in_flight(const float *x, const char *rows, nis_dtype dtype, size_t row_bytes, size_t n,
@@ -367,6 +405,9 @@ const nis_float_kernels LANES_NAME(nis_float) = {
     .sum_of_squares = LANES_NAME(sum_of_squares),
     .maximum = LANES_NAME(maximum),
     .exponentials = LANES_NAME(exponentials),
+    .scale_by = LANES_NAME(scale_by),
+    .scale_sums = LANES_NAME(scale_sums),
+    .relu2_times = LANES_NAME(relu2_times),
     .silu_times = LANES_NAME(silu_times),
     .dot_rows = LANES_NAME(dot_rows),
     .weighted_sum = LANES_NAME(weighted_sum),

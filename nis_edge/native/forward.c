@@ -73,7 +73,7 @@ static bool rms_norm(const nis_model *model, const float *x, const float *weight
     const float squares = model->kernels->floats->sum_of_squares(x, n);
     if (!(squares <= 3.4028234e38f)) return false;
     const float r = 1.0f / sqrtf(squares / (float)n + model->a.norm_eps);
-    for (size_t i = 0; i < n; i++) y[i] = (x[i] * r) * weight[i];
+    model->kernels->floats->scale_by(x, r, weight, n, y);
     return true;
 }
 
@@ -151,11 +151,7 @@ static void linear_rows(const pass *p, const matrix *w, size_t block, size_t end
             const int32_t *sum = sums + (token - first) * PIECE_ROWS;
             float *out = y + token * w->rows + row;
             const size_t count = smaller(rows, (end - block) * NIS_BLOCK_ROWS);
-            if (add) {
-                for (size_t i = 0; i < count; i++) out[i] += (float)sum[i] * factor;
-            } else {
-                for (size_t i = 0; i < count; i++) out[i] = (float)sum[i] * factor;
-            }
+            p->model->kernels->floats->scale_sums(sum, count, factor, add, out);
         }
     }
 }
@@ -345,11 +341,8 @@ static void attend_items(void *argument, size_t thread, size_t item, size_t end)
 static void activate(const nis_model *model, float *gate, const float *up, size_t n) {
     if (model->a.activation == NIS_SILU) {
         model->kernels->floats->silu_times(gate, up, n);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const float positive = gate[i] > 0.0f ? gate[i] : 0.0f;
-        gate[i] = (positive * positive) * up[i];
+    } else {
+        model->kernels->floats->relu2_times(gate, up, n);
     }
 }
 

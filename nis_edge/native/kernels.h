@@ -18,6 +18,10 @@ typedef struct {
     float (*sum_of_squares)(const float *x, size_t n);
     float (*maximum)(const float *x, size_t n);
     float (*exponentials)(float *x, size_t n, float maximum);
+    /* Element-wise: each operation rounded once. y = (x * r) * weight; to (+)= sums * factor; gate = relu(gate)^2 * up. */
+    void (*scale_by)(const float *x, float r, const float *weight, size_t n, float *y);
+    void (*scale_sums)(const int32_t *sums, size_t n, float factor, bool add, float *to);
+    void (*relu2_times)(float *gate, const float *up, size_t n);
     void (*silu_times)(float *gate, const float *up, size_t n);
     void (*dot_rows)(const float *x, const void *rows, nis_dtype dtype, size_t row_stride, size_t row_count, size_t n,
                      float *dots);
