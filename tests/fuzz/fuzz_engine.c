@@ -172,7 +172,9 @@ static void break_descriptor(fuzz_model *m) {
             *size = strange(*size);
             break;
         }
-        case 3: resize(t); break;
+        case 3:
+            if (t != m->hidden_from) resize(t); /* its memory is kept aside */
+            break;
         case 4:
             if (m->hidden_from) break;
             m->hidden_pointer = *t;
