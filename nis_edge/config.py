@@ -175,6 +175,9 @@ class UpdateOptions:
     hardware: str | None = option(None, pattern=_NAME, meaning=_NAME_MEANING)  # besides what the machine itself says
     poll_s: float = option(6 * 3600.0, low=10.0, high=7 * 86400.0)
     probation_s: float = option(1800.0, low=1.0, high=7 * 86400.0)
+    metered: str = option("auto", choices=("auto", "yes", "no"))  # auto: cellular and tethered links by their names
+    metered_mib_max: float = option(16.0, low=0.0, high=5120.0)  # the largest file fetched over a metered link
+    rate_kib_s: float | None = option(None, low=1.0, high=1e7)  # None: a download takes what the link gives
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class FileSink:
     length: int
     offset: int = 0
 
+    @property
+    def end(self) -> int:
+        """All of it is one gap."""
+        return self.length
+
     def write(self, data: bytes) -> None:
         """Append."""
         if self.offset + len(data) > self.length:

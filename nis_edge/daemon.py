@@ -40,9 +40,10 @@ from nis_edge.courier import Courier
 from nis_edge.demo_replay import DemoTeam, shipped_script
 from nis_edge.engine_room import EngineRoom
 from nis_edge.errors import ConfigError, DeviceError
+from nis_edge.fetching import fetch_policy
 from nis_edge.judgement import shipped_package
 from nis_edge.judging import Arrival, Judging
-from nis_edge.limits import MIB, MQTT_INCOMING_MAX
+from nis_edge.limits import KIB, MIB, MQTT_INCOMING_MAX
 from nis_edge.local_api import AssessmentFeed, routes
 from nis_edge.logs import Occasional, set_level
 from nis_edge.mailbox import Mailbox
@@ -301,6 +302,7 @@ class Daemon:
             poll_s=update.poll_s,
             probation_s=update.probation_s,
             factory_version=factory_version,
+            rate_bytes_per_s=update.rate_kib_s * KIB if update.rate_kib_s is not None else None,
         )
         self.updates = UpdateLoop(
             settings,
@@ -311,6 +313,7 @@ class Daemon:
             publish_status=self._show_update,
             health=self._model_sickness,
             clock=self._clock,
+            policy=fetch_policy(update),
         )
         self._show_update(self.updates.status)  # so that who asks finds it before anything changes
 

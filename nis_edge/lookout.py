@@ -55,6 +55,8 @@ class Look:
     source: Source | None = None
     where: str = ""
     """What `source` calls the model's bytes."""
+    targets: str = ""
+    """The folder or URL below which targets lie."""
     folder: Path | None = None
     warning: str | None = None
 
@@ -68,9 +70,19 @@ class Lookout:
         repository: URL of the published folder, or None.
         root: file of the root metadata this device was given, or None.
         clock: time.
+        rate_bytes_per_s: bound of a download's speed; None: as it comes.
     """
 
-    def __init__(self, cache: Path, cohort: str, repository: str | None, root: Path | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        cohort: str,
+        repository: str | None,
+        root: Path | None,
+        clock: Clock,
+        rate_bytes_per_s: float | None = None,
+    ) -> None:
+        self._rate = rate_bytes_per_s
         self._cache = cache
         self._cohort = cohort
         self._base = repository.rstrip("/") if repository is not None else None
@@ -135,9 +147,12 @@ class Lookout:
             rollout, target = self._find(repository)
         finally:
             remember(_raised(floors, repository, now))
-        where = "" if target is None else target_url(str(folder / "targets") if folder else f"{base}/targets", target)
-        source = FolderSource() if folder is not None else HttpSource(self._clock.monotonic)
-        return Look(rollout, target, source, where, folder, _warning(http))
+        targets = str(folder / "targets") if folder else f"{base}/targets"
+        where = "" if target is None else target_url(targets, target, quoted=folder is None)
+        source: Source | None = FolderSource() if folder is not None else None
+        if base != NOWHERE:
+            source = HttpSource(self._clock.monotonic, rate_bytes_per_s=self._rate)
+        return Look(rollout, target, source, where, targets, folder, _warning(http))
 
     def _read_bundle(self, data: bytes | None, folder: Path | None) -> Bundle | None:
         if folder is not None:

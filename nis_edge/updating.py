@@ -22,7 +22,6 @@ from nis_edge.adapters.slot_store import DamagedDownloadError, Partial, SlotStor
 from nis_edge.booting import Log, descriptor_path, log_rolled_back
 from nis_edge.clock import Clock, SystemClock
 from nis_edge.errors import (
-    DownloadInterruptedError,
     DownloadStoppedError,
     LinkError,
     NisEdgeError,
@@ -30,13 +29,14 @@ from nis_edge.errors import (
     SlotWriteError,
     TrialFailedError,
 )
-from nis_edge.limits import UPDATE_ATTEMPTS_MAX
+from nis_edge.fetching import BlockSource, Fetcher, FetchPolicy
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request
 from nis_edge.trial import SelfTest, SubprocessSelfTest
+from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts
 from nis_edge.update.journal import Floors, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
-from nis_edge.update.offer import OLD_MODEL_STAYS, Device, Target, judge, offered_version
+from nis_edge.update.offer import Device, judge, offered_version
 from nis_edge.update.status import UpdateStatus, status_of
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
 from nis_edge.waiting import within
@@ -52,7 +52,6 @@ BY_OPERATOR: Final = "rolled back by the operator"
 NOTICE_PAUSE_S: Final = 2.0
 """Least time between two looks that notices cause: whoever owns the broker must not make devices flood the server."""
 
-BACKOFF_S_MAX: Final = 300.0
 PROGRESS_STEP: Final = 10
 """Per cent of a download between two status records."""
 
@@ -80,6 +79,7 @@ class UpdateSettings:
     probation_s: float = PROBATION_S
     tick_s: float = TICK_S
     factory_version: str | None = None
+    rate_bytes_per_s: float | None = None
 
 
 def describe_device(device_id: str, cohort: str, hardware: str | None = None) -> Device:
@@ -114,6 +114,8 @@ class UpdateLoop:
         clock: time.
         clock_synced: whether the wall clock may be believed.
         sleep: waits between attempts.
+        policy: what the operator allows of a download.
+        blocks: the broker as a source of blocks, where there is one.
     """
 
     def __init__(
@@ -130,6 +132,8 @@ class UpdateLoop:
         clock: Clock | None = None,
         clock_synced: Callable[[], bool] = clock_is_synchronised,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        policy: FetchPolicy | None = None,
+        blocks: BlockSource | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -143,7 +147,12 @@ class UpdateLoop:
         self._clock_synced = clock_synced
         self._sleep = sleep
         self._lookout = Lookout(
-            settings.folder / "tuf", settings.device.cohort, settings.repository, settings.root, self._clock
+            settings.folder / "tuf",
+            settings.device.cohort,
+            settings.repository,
+            settings.root,
+            self._clock,
+            settings.rate_bytes_per_s,
         )
         self._mailbox = Mailbox(settings.folder)
         self._wake = asyncio.Event()
@@ -151,6 +160,9 @@ class UpdateLoop:
         self._stopping = False
         self._look = Look()
         self._partial: Partial | None = None
+        self._facts: SignedFacts | None = None
+        self._halted: str | None = None
+        self._fetcher = Fetcher(store, policy or FetchPolicy(), blocks, log, sleep)
         self._reason = ""
         self._latest: str | None = None
         self._error: str | None = None
@@ -330,6 +342,7 @@ class UpdateLoop:
         if verdict.slot is not None:
             self._log("update.decided", verdict=verdict.text)
             self._detail = verdict.text
+            self._facts = verdict.facts
             return Event.ACCEPTED, verdict.slot
         if verdict.refusal is not None:
             self._refuse(verdict.refusal(verdict.text))
@@ -339,46 +352,70 @@ class UpdateLoop:
 
     async def _fetch(self) -> Event:
         slot = self._candidate()
+        assert self._look.target is not None and self._facts is not None
         try:
-            for attempt in range(UPDATE_ATTEMPTS_MAX):
-                try:
-                    await asyncio.to_thread(self._fetch_once, slot, asyncio.get_running_loop())
-                    self._log("target.verified", target=self._target().path, sha256=slot.sha256)
-                    return Event.DOWNLOADED
-                except DownloadInterruptedError as error:
-                    self._close_partial()
-                    if attempt + 1 == UPDATE_ATTEMPTS_MAX or self._stopping:
-                        raise
-                    ceiling = min(BACKOFF_S_MAX, 2.0**attempt)
-                    await self._sleep(error.retry_after_s or random.uniform(0, ceiling))  # noqa: S311
+            await asyncio.to_thread(self._store.collect_garbage, self._kept(slot))
+            bringing = asyncio.ensure_future(
+                self._fetcher.bring(
+                    self._look, self._facts, slot, self._update.journal.active, lambda: self._halted is not None
+                )
+            )
+            try:
+                await self._attend(bringing)
+                self._partial = bringing.result()
+            finally:
+                bringing.cancel()
         except DownloadStoppedError as error:
-            self._close_partial()
-            self._tell(str(error))
+            self._tell(self._halted or str(error))
             return Event.ABORTED
         except NisEdgeError as error:
-            self._close_partial()
             self._fail(error)
-        return Event.FAILED
+            return Event.FAILED
+        finally:
+            self._percentage = None
+            self._halted = None
+        self._log("target.verified", target=self._look.target.path, sha256=slot.sha256)
+        return Event.DOWNLOADED
 
-    def _fetch_once(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
-        """One attempt, in a worker thread."""
-        if self._store.holds(slot.sha256):
-            return
-        self._store.collect_garbage(self._update.journal.names() | {slot.sha256})
-        self._partial = partial = self._store.begin(slot.sha256, slot.length)
+    def _kept(self, slot: Slot) -> frozenset[str]:
+        """What a download must not lose: the models of the journal, its own bytes and those of its deltas."""
+        deltas = self._facts.deltas if self._facts is not None else ()
+        return self._update.journal.names() | {slot.sha256} | {delta.sha256 for delta in deltas}
 
-        def should_stop() -> bool:
-            percentage = 100 * partial.offset // max(1, partial.length)
-            if percentage >= (self._percentage or 0) + PROGRESS_STEP:
-                loop.call_soon_threadsafe(self._progress, percentage)
-            return self._stopping
+    async def _attend(self, bringing: asyncio.Future[Partial | None]) -> None:
+        """While a download runs: show progress, heed a stop, look at notices and the poll for an abort."""
+        next_poll = self._clock.monotonic() + self._settings.poll_s
+        while not bringing.done():
+            await asyncio.wait({bringing}, timeout=self._settings.tick_s)
+            self._show_progress()
+            if self._stopping:
+                self._halted = "the download was stopped; what arrived is kept"
+            if bringing.done() or self._halted is not None:
+                continue
+            poll_due = self._lookout.has_server and self._clock.monotonic() >= next_poll
+            notice_due = self._notice is not None and self._clock.monotonic() >= self._next_notice
+            if notice_due or poll_due:
+                next_poll = self._clock.monotonic() + self._settings.poll_s
+                self._next_notice = self._clock.monotonic() + NOTICE_PAUSE_S
+                bundle = self._notice[0] if notice_due and self._notice is not None else None
+                self._notice = None if notice_due else self._notice
+                self._halted = await self._recalled(bundle)
 
-        assert self._look.source is not None
-        self._look.source.fill(self._look.where, partial, should_stop)
+    async def _recalled(self, bundle: bytes | None) -> str | None:
+        """Whether a fresh look says that the model on its way is no longer wanted; in words."""
+        slot = self._candidate()
+        try:
+            look = await asyncio.to_thread(self._look_at_offer, bundle, None)
+        except NisEdgeError:
+            return None  # out of reach or not to be believed: the verified offer stands
+        return _recall_of(look, slot)
 
-    def _progress(self, percentage: int) -> None:
-        self._percentage = percentage
-        self._announce()
+    def _show_progress(self) -> None:
+        length = self._fetcher.transfer_length
+        percentage = 100 * self._fetcher.transferred // length if length else 0
+        if percentage >= (self._percentage or 0) + PROGRESS_STEP:
+            self._percentage = percentage
+            self._announce()
 
     async def _verify(self) -> Event:
         slot, partial = self._candidate(), self._partial
@@ -422,9 +459,9 @@ class UpdateLoop:
         except NisEdgeError as error:
             self._refuse(error)
             return Event.ABORTED
-        rollout = look.rollout
-        if rollout is None or rollout.sha256 != slot.sha256 or rollout.state != "open":
-            self._tell(f"{slot.version} is no longer offered; it was not tried")
+        recall = _recall_of(look, slot)
+        if recall is not None:
+            self._tell(recall)
             return Event.ABORTED
         return Event.APPROVED
 
@@ -561,15 +598,6 @@ class UpdateLoop:
         assert slot is not None
         return slot
 
-    def _target(self) -> Target:
-        assert self._look.target is not None
-        return self._look.target
-
-    def _close_partial(self) -> None:
-        if self._partial is not None:
-            self._partial.close()
-            self._partial = None
-
     def _fail_trial(self, slot: Slot, reason: str) -> None:
         self._reason = reason
         self._log("trial.failed", sha256=slot.sha256, reason=str(TrialFailedError(reason)), unharmed=OLD_MODEL_STAYS)
@@ -602,3 +630,11 @@ class UpdateLoop:
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
         self._wake.clear()
+
+
+def _recall_of(look: Look, slot: Slot) -> str | None:
+    """Why a model that was accepted is no longer wanted; None: it is."""
+    rollout = look.rollout
+    if rollout is None or rollout.sha256 != slot.sha256 or rollout.state != "open":
+        return f"{slot.version} is no longer offered; it was not tried"
+    return None

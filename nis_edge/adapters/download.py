@@ -33,10 +33,22 @@ RETRY_AFTER_SECONDS_MAX: Final = 3600.0
 
 
 class Sink(Protocol):
-    """Where the bytes go: `offset` held so far of `length`; the store's download is one."""
+    """Where the bytes go; the store's download is one."""
 
-    offset: int
-    length: int
+    @property
+    def offset(self) -> int:
+        """Where the next byte goes; `length` when nothing is missing."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Where the bytes missing at `offset` end."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Signed length of the file."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Append."""
@@ -53,13 +65,22 @@ class HttpSource:
     Args:
         monotonic: seconds of a clock that never goes back.
         stall_s: a window of this many seconds with less than the minimum rate ends the attempt.
+        rate_bytes_per_s: never faster than this on average, to leave the link to others; None: as it comes.
+        sleep: waits, for the rate.
     """
 
     def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, stall_s: float = UPDATE_STALL_SECONDS_MAX
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        stall_s: float = UPDATE_STALL_SECONDS_MAX,
+        rate_bytes_per_s: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._monotonic = monotonic
         self._stall_s = stall_s
+        self._rate = rate_bytes_per_s
+        self._sleep = sleep
+        self._tags: dict[str, str] = {}
         self._pool = urllib3.PoolManager(headers={"User-Agent": "nis-edge", "Accept-Encoding": "identity"})
 
     def fill(self, url: str, sink: Sink, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -75,9 +96,17 @@ class HttpSource:
             DownloadStoppedError: `should_stop` said so.
             SlotWriteError: the disk fails, or the server sends more than was signed.
         """
-        if sink.offset == sink.length:
-            return
-        headers = {"Range": f"bytes={sink.offset}-"} if sink.offset else {}
+        while sink.offset < sink.length:
+            self._fill_gap(url, sink, should_stop)
+
+    def _fill_gap(self, url: str, sink: Sink, should_stop: Callable[[], bool]) -> None:
+        """One request for the next missing bytes."""
+        end = sink.end
+        headers = {}
+        if sink.offset or end < sink.length:
+            headers["Range"] = f"bytes={sink.offset}-{end - 1 if end < sink.length else ''}"
+            if url in self._tags:
+                headers["If-Range"] = self._tags[url]
         try:
             response = self._pool.request(
                 "GET",
@@ -92,28 +121,39 @@ class HttpSource:
             raise DownloadInterruptedError(f"{_host(url)} does not answer: {_cause(error)}; {_KEPT}") from error
         try:
             self._accept(url, response, sink)
+            end = sink.end
             for chunk in self._paced(url, response):
                 if should_stop():
                     raise DownloadStoppedError(f"download stopped on request; {_KEPT}")
                 sink.write(chunk)
+                if sink.end != end and sink.offset < sink.length:
+                    return
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise DownloadInterruptedError(f"{url} broke off: {_cause(error)}; {_KEPT}") from error
         finally:
             response.close()
-        if sink.offset < sink.length:
+        if sink.offset < end:
             raise DownloadInterruptedError(f"{url} ended after {sink.offset} of {sink.length} bytes; {_KEPT}")
 
     def _accept(self, url: str, response: urllib3.BaseHTTPResponse, sink: Sink) -> None:
         """Match the answer with what was asked; a server that answers otherwise makes us start over, never corrupt."""
         if response.status == 206:
             match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            fits = match is not None and int(match[1]) == sink.offset and match[3] in ("*", str(sink.length))
-            if not fits:
+            fits = (
+                match is not None
+                and int(match[1]) == sink.offset
+                and int(match[2]) < sink.end
+                and match[3] in ("*", str(sink.length))
+            )
+            if not fits or self._is_another(url, response):
+                self._tags.pop(url, None)
                 sink.restart()
                 raise DownloadInterruptedError(f"{url}: the server answered with another range; starting over")
         elif response.status == 200:
-            if sink.offset:
+            if sink.offset or sink.end < sink.length:
                 sink.restart()
+            self._tags.pop(url, None)
+            self._is_another(url, response)
         elif response.status == 416:
             sink.restart()
             raise DownloadInterruptedError(f"{url}: the server knows no such range; starting over")
@@ -122,11 +162,22 @@ class HttpSource:
                 f"{url}: HTTP status {response.status}; {_KEPT}", _retry_after(response.headers.get("Retry-After"))
             )
 
+    def _is_another(self, url: str, response: urllib3.BaseHTTPResponse) -> bool:
+        """Whether the server's file has another strong ETag than the bytes held; the first one is remembered."""
+        tag = response.headers.get("ETag", "")
+        if not tag.startswith('"') or len(tag) > 200:
+            return False
+        return self._tags.setdefault(url, tag) != tag
+
     def _paced(self, url: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         window_start, window_bytes = self._monotonic(), 0
+        started, received = window_start, 0
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
             window_bytes += len(chunk)
+            received += len(chunk)
+            if self._rate is not None and (ahead_s := started + received / self._rate - self._monotonic()) > 0:
+                self._sleep(min(ahead_s, self._stall_s / 2))
             elapsed = self._monotonic() - window_start
             if elapsed >= self._stall_s:
                 if window_bytes < UPDATE_RATE_BYTES_PER_S_MIN * elapsed:
@@ -151,7 +202,8 @@ class FolderSource:
                 while sink.offset < sink.length and (chunk := file.read(CHUNK_BYTES)):
                     if should_stop():
                         raise DownloadStoppedError(f"copy stopped on request; {_KEPT}")
-                    sink.write(chunk[: sink.length - sink.offset])
+                    sink.write(chunk[: sink.end - sink.offset])
+                    file.seek(sink.offset)
         except OSError as error:
             raise DownloadInterruptedError(f"{path}: {error.strerror or error}; {_KEPT}") from error
         if sink.offset < sink.length:

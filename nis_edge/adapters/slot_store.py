@@ -11,20 +11,24 @@ What the journal says is decided by `update.machine`; this file only stores it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 from nis_edge.errors import SlotWriteError
-from nis_edge.limits import MIB, UPDATE_RESERVE_BYTES
+from nis_edge.limits import MIB, UPDATE_BLOCK_BYTES_MAX, UPDATE_RESERVE_BYTES
+from nis_edge.update.bitmap import Bitmap
 from nis_edge.update.facts import OLD_MODEL_STAYS
 from nis_edge.update.journal import JOURNAL_BYTES, RECORD_BYTES, Journal, encode_record, newest, record_offset
 
 MODEL_NAME: Final = "model.nis"
+MAP_ENDING: Final = ".map"
+"""Of the file beside a download that says which blocks of it are durable."""
+
 FLUSH_EVERY_BYTES: Final = 4 * MIB
 """Downloaded bytes between flushes: a cut costs at most this much of a download."""
 
@@ -56,6 +60,10 @@ class Disk(Protocol):
 
     def truncate(self, fd: int, length: int) -> None:
         """Cut the file to `length` bytes."""
+        ...
+
+    def allocate(self, fd: int, length: int) -> None:
+        """Take the room for `length` bytes now; the file is at least that long afterwards, zeros where it grew."""
         ...
 
     def flush(self, fd: int) -> None:
@@ -125,6 +133,10 @@ class OsDisk:
     def truncate(self, fd: int, length: int) -> None:
         """ftruncate(2)."""
         os.ftruncate(fd, length)
+
+    def allocate(self, fd: int, length: int) -> None:
+        """posix_fallocate(3)."""
+        os.posix_fallocate(fd, 0, length)
 
     def flush(self, fd: int) -> None:
         """fsync(2): data, size and whatever else is needed to read the file back."""
@@ -260,12 +272,13 @@ class SlotStore:
 
     # --- download -> model --------------------------------------------------------------------------------------------
 
-    def begin(self, sha256: str, length: int) -> Partial:
-        """Open or continue the download of a model.
+    def begin(self, sha256: str, length: int, block_bytes: int = UPDATE_BLOCK_BYTES_MAX) -> Partial:
+        """Open or continue the download of a model; its room on the disk is taken at once.
 
         Args:
             sha256: signed hash of the whole file, 64 hex digits.
             length: signed length, bytes.
+            block_bytes: what arrives is remembered in blocks of this size.
 
         Raises:
             SlotWriteError: no room (the message says how much is missing) or the disk fails.
@@ -285,10 +298,46 @@ class SlotStore:
                         f"no room for the update: {needed} bytes needed (reserve included), {free} free in "
                         f"{self._folder}; free some space; {OLD_MODEL_STAYS}"
                     )
+                if have < length:
+                    self._disk.allocate(fd, length)
+                    self._disk.flush(fd)
+                map_fd = self._disk.open(f"{path}{MAP_ENDING}", write=True, create=True)
+                held = Bitmap(length, block_bytes)
+                found = self._disk.pread(map_fd, held.encoded_bytes + 1, 0) if have == length else b""
+                if not found:
+                    self._disk.flush_folder(self._partial)  # else a cut loses the names, and with them what arrived
             except BaseException:
                 self._disk.close(fd)
                 raise
-        return Partial(self._disk, fd, path, sha256, length, have)
+        return Partial(self._disk, fd, map_fd, path, sha256, Bitmap(length, block_bytes, found))
+
+    def verify(self, partial: Partial) -> None:
+        """Compare a complete download with what was signed, reading it back from the medium.
+
+        Raises:
+            DamagedDownloadError: it is something else; the download was dropped.
+            SlotWriteError: the disk fails.
+        """
+        partial.flush()
+        self._disk.forget_cached(partial.fd)
+        found = self._hash(partial.fd, partial.length)
+        if found != partial.sha256:
+            partial.drop()
+            raise DamagedDownloadError(
+                f"downloaded bytes hash to {found[:12]}, signed is {partial.sha256[:12]}: tampered with or "
+                f"damaged; the download was dropped; {OLD_MODEL_STAYS}"
+            )
+
+    def discard(self, partial: Partial) -> None:
+        """Close a download and remove it.
+
+        Raises:
+            SlotWriteError: the disk fails.
+        """
+        partial.close()
+        with _as_slot_error(f"download {partial.path}"):
+            self._disk.remove(f"{partial.path}{MAP_ENDING}")
+            self._disk.remove(partial.path)
 
     def seal(self, partial: Partial) -> None:
         """Turn a complete download into a model: flush, re-read, re-hash, flush, rename, flush the folders.
@@ -300,15 +349,7 @@ class SlotStore:
         folder = f"{self._store}/{partial.sha256}"
         with _as_slot_error(f"update {partial.sha256[:12]}"):
             try:
-                partial.flush()
-                self._disk.forget_cached(partial.fd)
-                found = self._hash(partial.fd, partial.length)
-                if found != partial.sha256:
-                    partial.restart()
-                    raise DamagedDownloadError(
-                        f"downloaded bytes hash to {found[:12]}, signed is {partial.sha256[:12]}: tampered with or "
-                        f"damaged; the download was dropped; {OLD_MODEL_STAYS}"
-                    )
+                self.verify(partial)
                 self._disk.flush(partial.fd)
             finally:
                 partial.close()
@@ -316,6 +357,7 @@ class SlotStore:
             self._disk.rename(partial.path, f"{folder}/{MODEL_NAME}")
             self._disk.flush_folder(folder)
             self._disk.flush_folder(self._store)
+            self._disk.remove(f"{partial.path}{MAP_ENDING}")
             self._disk.flush_folder(self._partial)
 
     def holds(self, sha256: str) -> bool:
@@ -337,6 +379,20 @@ class SlotStore:
         self._disk.close(fd)
         return None
 
+    def read(self, fd: int, length: int, offset: int) -> bytes:
+        """Up to `length` bytes of an open file of the store; fewer only at its end.
+
+        Raises:
+            SlotWriteError: the medium fails.
+        """
+        with _as_slot_error(f"update store {self._store}"):
+            data = self._disk.pread(fd, length, offset)
+            while (
+                data and len(data) < length and (more := self._disk.pread(fd, length - len(data), offset + len(data)))
+            ):
+                data += more
+        return data
+
     def close(self, fd: int) -> None:
         """Close a descriptor of `open_verified`."""
         self._disk.close(fd)
@@ -355,7 +411,7 @@ class SlotStore:
                     self._disk.remove_folder(f"{self._store}/{name}")
                     gone.append(name)
             for name in self._disk.names(self._partial):
-                if name not in kept:
+                if name.removesuffix(MAP_ENDING) not in kept:
                     self._disk.remove(f"{self._partial}/{name}")
                     gone.append(name)
         return gone
@@ -379,55 +435,117 @@ class SlotStore:
 
 
 class Partial:
-    """A download in progress: bytes are appended, flushed now and then, and never beyond the signed length."""
+    """A download in progress: filled in order or block by block, never beyond the signed length.
 
-    def __init__(self, disk: Disk, fd: int, path: str, sha256: str, length: int, offset: int) -> None:
+    What a map on the disk says is held was flushed before it was written into the map.
+    """
+
+    def __init__(self, disk: Disk, fd: int, map_fd: int, path: str, sha256: str, held: Bitmap) -> None:
         self._disk = disk
         self.fd = fd
+        self._map_fd = map_fd
         self.path = path
         self.sha256 = sha256
-        self.length = length
-        self.offset = offset
-        """Bytes held so far; where the next request starts."""
-        self.resumed = offset > 0
-        """Whether it goes on with bytes of an earlier run, which a power cut may have damaged."""
-        self._flushed = offset
+        self.length = held.length
+        self.block_bytes = held.block_bytes
+        self._held = held
+        self.resumed = held.held_bytes() > 0
+        """Whether it goes on with bytes of an earlier run, which the medium may have damaged."""
+        self._unflushed = 0
         self._open = True
+        self.offset, self.end = held.gap(0)
+        """The next missing bytes: from `offset` up to `end`; `offset` is `length` when nothing is missing."""
+
+    @property
+    def done(self) -> int:
+        """Bytes held, whole blocks and what was begun of the next."""
+        return self._held.held_bytes() + self.offset % self.block_bytes if self.offset < self.length else self.length
+
+    def missing(self) -> Iterator[int]:
+        """Numbers of the blocks that are missing, in order."""
+        return self._held.missing()
 
     def write(self, data: bytes) -> None:
-        """Append.
+        """Put `data` at `offset` and move on.
 
         Raises:
-            SlotWriteError: more bytes than were signed, no room, or the disk fails.
+            SlotWriteError: more bytes than were signed or asked for, no room, or the disk fails.
         """
-        if self.offset + len(data) > self.length:
+        if self.offset + len(data) > self.end:
             raise SlotWriteError(f"server sent more than the signed {self.length} bytes; {OLD_MODEL_STAYS}")
-        with _as_slot_error(f"download {self.path}"):
-            self._disk.pwrite(self.fd, data, self.offset)
-            self.offset += len(data)
-            if self.offset - self._flushed >= FLUSH_EVERY_BYTES:
-                self.flush()
+        first = self.offset // self.block_bytes
+        self._put(data, self.offset)
+        self.offset += len(data)
+        whole = self._held.count if self.offset == self.length else self.offset // self.block_bytes
+        for block in range(first, whole):
+            self._held.add(block)
+        if self.offset == self.end:
+            self.offset, self.end = self._held.gap(self.offset)
+        self._flush_if_due()
+
+    def write_block(self, block: int, data: bytes) -> None:
+        """Put one whole block in its place; whether it is the right one was checked by the caller.
+
+        Raises:
+            SlotWriteError: no room, or the disk fails.
+        """
+        self._put(data, block * self.block_bytes)
+        self._held.add(block)
+        self.offset, self.end = self._held.gap(0)
+        self._flush_if_due()
 
     def restart(self) -> None:
-        """Drop what was downloaded; the next byte is the first."""
+        """Hold nothing; the next byte is the first. The room on the disk stays taken."""
+        self._held.clear()
+        self.offset, self.end = self._held.gap(0)
+        self._write_map()
+
+    def drop(self) -> None:
+        """Hold nothing and give the room back."""
         with _as_slot_error(f"download {self.path}"):
             self._disk.truncate(self.fd, 0)
-            self.offset = self._flushed = 0
+            self._disk.truncate(self._map_fd, 0)
+        self._held.clear()
+        self.offset, self.end = self._held.gap(0)
 
     def flush(self) -> None:
-        """Make what was written so far durable."""
+        """Make what was written so far durable, then the map that says so."""
         with _as_slot_error(f"download {self.path}"):
             self._disk.flush(self.fd)
-            self._flushed = self.offset
+            self._unflushed = 0
+        self._write_map()
+        with _as_slot_error(f"download {self.path}"):
+            self._disk.flush(self._map_fd)
+
+    def pause(self) -> None:
+        """Close for now: what was written is made durable where that is possible, so that a later try goes on."""
+        with contextlib.suppress(SlotWriteError):
+            if self._unflushed:
+                self.flush()
+        self.close()
 
     def close(self) -> None:
-        """Give the descriptor back; what was written stays for a later resume."""
+        """Give the descriptors back."""
         if self._open:
             self._open = False
+            self._disk.close(self._map_fd)
             self._disk.close(self.fd)
 
+    def _put(self, data: bytes, at: int) -> None:
+        with _as_slot_error(f"download {self.path}"):
+            self._disk.pwrite(self.fd, data, at)
+        self._unflushed += len(data)
 
-@contextmanager
+    def _flush_if_due(self) -> None:
+        if self._unflushed >= FLUSH_EVERY_BYTES:
+            self.flush()
+
+    def _write_map(self) -> None:
+        with _as_slot_error(f"download {self.path}"):
+            self._disk.pwrite(self._map_fd, self._held.encode(), 0)
+
+
+@contextlib.contextmanager
 def _as_slot_error(what: str) -> Iterator[None]:
     try:
         yield

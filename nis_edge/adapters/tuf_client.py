@@ -345,10 +345,14 @@ class TrustedRepository:
         return data
 
 
-def target_url(base_url: str, target: Target) -> str:
-    """Where the bytes of a target lie: the file name carries its hash, so the content at a URL never changes."""
+def target_url(base_url: str, target: Target, *, quoted: bool = True) -> str:
+    """Where the bytes of a target lie: the file name carries its hash, so the content at a URL never changes.
+
+    `quoted` False gives a path in a folder.
+    """
     folder, slash, name = target.path.rpartition("/")
-    return f"{base_url.rstrip('/')}/{quote(f'{folder}{slash}{target.sha256}.{name}')}"
+    name = f"{folder}{slash}{target.sha256}.{name}"
+    return f"{base_url.rstrip('/')}/{quote(name) if quoted else name}"
 
 
 def _as_target(info: TargetFile) -> Target:

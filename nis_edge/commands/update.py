@@ -163,6 +163,8 @@ def _ask_daemon(folder: Path, args: argparse.Namespace) -> int:
 async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) -> int:
     """Do the work in this process; the daemon is not running."""
     from nis_edge.adapters.slot_store import SlotStore
+    from nis_edge.fetching import fetch_policy
+    from nis_edge.limits import KIB
     from nis_edge.starting import take_state_folder
     from nis_edge.update.journal import Journal
     from nis_edge.update.machine import State, resume
@@ -177,12 +179,15 @@ async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) ->
             device=describe_device(device_id(config.device), config.update.cohort),
             repository=args.repository or config.update.repository,
             root=args.root or config.update.root,
+            rate_bytes_per_s=config.update.rate_kib_s * KIB if config.update.rate_kib_s is not None else None,
         )
 
         async def wait_for_daemon(_activation: Activation) -> None:
             loop.stop()
 
-        loop = UpdateLoop(settings, store, update, on_activate=wait_for_daemon, log=_quiet)
+        loop = UpdateLoop(
+            settings, store, update, on_activate=wait_for_daemon, log=_quiet, policy=fetch_policy(config.update)
+        )
         if args.action == "rollback":
             done = await loop.roll_back()
         else:

@@ -61,6 +61,7 @@ class Verdict:
 
     text: str
     slot: Slot | None = None
+    facts: SignedFacts | None = None
     refusal: type[UpdateError] | None = None
 
 
@@ -122,7 +123,11 @@ def judge(rollout: Rollout, target: Target, device: Device, journal: Journal) ->
             f"this device already ran {floors.release_counter} and {floors.security_epoch}",
         )
     unfit = _unfit(facts, device)
-    return _refuse(UpdateError, f"{facts.version} {unfit}") if unfit else Verdict(f"{facts.version} is new", slot=slot)
+    return (
+        _refuse(UpdateError, f"{facts.version} {unfit}")
+        if unfit
+        else Verdict(f"{facts.version} is new", slot=slot, facts=facts)
+    )
 
 
 def _unfit(facts: SignedFacts, device: Device) -> str | None:

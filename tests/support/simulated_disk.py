@@ -143,6 +143,17 @@ class SimulatedDisk:
         file.pending.append(length)
         self._cut_if_due()
 
+    def allocate(self, fd: int, length: int) -> None:
+        self._call("allocate")
+        file = self._open[fd][0]
+        grown = max(0, length - len(file.seen))
+        if grown > self._free():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if grown:
+            file.pending.append((len(file.seen), bytes(grown)))
+            file.seen.extend(bytes(grown))
+        self._cut_if_due()
+
     def flush(self, fd: int) -> None:
         self._call("flush")
         self._cut_if_due()

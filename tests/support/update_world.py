@@ -26,6 +26,7 @@ from nis_ota.repository import Quorum, Repository
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.booting import Booted, boot_model
 from nis_edge.engine.reference import reference_head, reference_logits
+from nis_edge.fetching import FetchPolicy
 from nis_edge.pack.layout import Golden, ModelIdentity
 from nis_edge.pack.reader import open_package
 from nis_edge.pack.writer import write_package
@@ -134,6 +135,8 @@ class EdgeDevice:
     self_test: SelfTest = passing_self_test
     probation_s: float = 0.0
     health: Any = None
+    policy: FetchPolicy | None = None
+    blocks: Any = None
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     statuses: list[UpdateStatus] = field(default_factory=list)
     in_service: list[str] = field(default_factory=list)
@@ -171,6 +174,8 @@ class EdgeDevice:
             clock=self.clock,
             clock_synced=lambda: self.synced,
             sleep=self.sleep,
+            policy=self.policy,
+            blocks=self.blocks,
         )
         return booted
 

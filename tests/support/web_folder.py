@@ -64,15 +64,16 @@ class WebFolder:
         if data is None:
             self.send(handler, 404, b"")
             return
-        match = re.fullmatch(r"bytes=(\d+)-", asked)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
         if match is None:
             self.send(handler, 200, data)
         elif int(match[1]) >= len(data):
             self.send(handler, 416, b"")
         else:
             start = int(match[1])
-            header = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-            self.send(handler, 206, data[start:], header)
+            part = data[start : int(match[2]) + 1 if match[2] else None]
+            header = {"Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(data)}"}
+            self.send(handler, 206, part, header)
 
     @staticmethod
     def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -29,6 +29,10 @@ class Memory:
     def offset(self) -> int:
         return len(self.data)
 
+    @property
+    def end(self) -> int:
+        return self.length
+
     def write(self, data: bytes) -> None:
         if self.offset + len(data) > self.length:
             raise SlotWriteError("server sent more than the signed bytes")
