@@ -32,6 +32,7 @@ from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.adapters.spool import Record, Spool
 from nis_edge.adapters.system_metrics import own_memory_bytes
 from nis_edge.adapters.systemd import Notifier
+from nis_edge.block_pull import BlockPull
 from nis_edge.booting import boot_model
 from nis_edge.clock import Clock
 from nis_edge.commanding import Commanding
@@ -59,7 +60,7 @@ from nis_edge.shadow import Shadow
 from nis_edge.starting import at_home, broker_options, read_secret, take_state_folder
 from nis_edge.supervisor import Beat, Supervisor
 from nis_edge.telemetry import Identity, Telemetry, board_name, machine_description
-from nis_edge.update.bundle import bundle_topic
+from nis_edge.update.bundle import bundle_topic, device_bundle_topic
 from nis_edge.update.status import UpdateStatus
 from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, describe_device
 from nis_edge.wire import discovery
@@ -150,6 +151,7 @@ class Daemon:
         self._unanswered_before = 0
         self._api: HttpApi | None = None
         self._incoming: deque[tuple[str, bytes]] = deque(maxlen=MQTT_INCOMING_MAX)
+        self._blocks = BlockPull(self._ask_for_blocks, lambda: self.courier.state.connected)
         self._exit_code = EXIT_DONE
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telemetry = Telemetry(Identity(self._topics, self.boot_id), self.config.spool)
@@ -275,7 +277,7 @@ class Daemon:
     async def _start_model(self) -> None:
         """Load the model that is to judge: the one the operator pinned, else the best of the update store."""
         options = self.config.model
-        if options.path is not None and self.config.update.repository is None:
+        if options.path is not None and self.config.update.root is None:
             await self.engine.load(options.path)
             return
         store = SlotStore(self._folder / "update")
@@ -314,6 +316,7 @@ class Daemon:
             health=self._model_sickness,
             clock=self._clock,
             policy=fetch_policy(update),
+            blocks=self._blocks,
         )
         self._show_update(self.updates.status)  # so that who asks finds it before anything changes
 
@@ -534,8 +537,8 @@ class Daemon:
             while not running.done():
                 beat()
                 while self._incoming:
-                    _topic, payload = self._incoming.popleft()
-                    self.updates.notice(payload)
+                    topic, payload = self._incoming.popleft()
+                    self.updates.notice(payload, topic)
                 await asyncio.wait({running}, timeout=1.0)
             running.result()
         finally:
@@ -596,6 +599,8 @@ class Daemon:
         asked = [
             Subscription(self._topics.agent_events_filter),
             Subscription(self._bundle_topic),
+            Subscription(device_bundle_topic(self.config.device.site, self.device)),
+            Subscription(self._topics.ota_block),
             # As published: a command that was sent to lie there is known as one also by who hears it at once.
             Subscription(self._topics.commands_filter, as_published=True),
             Subscription(self._topics.config_desired),
@@ -614,7 +619,9 @@ class Daemon:
             self._loop.call_soon_threadsafe(self.judging.refuse, "a retained event is not taken", agent)
         elif agent is not None:
             self.judging.arrive(Arrival(message.payload, agent, self._clock.monotonic()), agent)
-        elif topic == self._bundle_topic:
+        elif topic == self._topics.ota_block:
+            self._blocks.arrive(message.payload)
+        elif topic in (self._bundle_topic, device_bundle_topic(self.config.device.site, self.device)):
             self._incoming.append((topic, message.payload))
         elif topic == self._topics.config_desired:
             self._loop.call_soon_threadsafe(self.shadow.desire, message.payload)
@@ -645,6 +652,11 @@ class Daemon:
             self._topics, version=__version__, machine=machine, pace=pace, updates=self.updates is not None
         )
         self.courier.show(Message(topic, msgspec.json.encode(body), 1, True))
+
+    def _ask_for_blocks(self, request: bytes) -> None:
+        """Send a block request; called in a worker thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.courier.post, Message(self._topics.ota_request, request, 1, False))
 
     @property
     def _bundle_topic(self) -> str:

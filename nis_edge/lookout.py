@@ -18,16 +18,12 @@ from nis_edge.clock import Clock
 from nis_edge.errors import UntrustedMetadataError, UpdateError
 from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX
 from nis_edge.update.bundle import Bundle, decode_bundle
+from nis_edge.update.divergence import Carrier
+from nis_edge.update.facts import OLD_MODEL_STAYS, check_path
 from nis_edge.update.journal import Floors
 from nis_edge.update.machine import bounded_roles
-from nis_edge.update.offer import (
-    OLD_MODEL_STAYS,
-    Rollout,
-    Target,
-    check_path,
-    read_rollout,
-    rollout_path,
-)
+from nis_edge.update.offer import Target
+from nis_edge.update.rollout import Rollout, override_path, read_rollout, rollout_path
 from nis_edge.update.time_floor import TrustedTime, raised_floor
 
 if TYPE_CHECKING:
@@ -59,6 +55,10 @@ class Look:
     """The folder or URL below which targets lie."""
     folder: Path | None = None
     warning: str | None = None
+    carrier: Carrier | None = None
+    """Who brought the metadata; None: a stick."""
+    version: int = 0
+    """Of the timestamp metadata."""
 
 
 class Lookout:
@@ -67,6 +67,7 @@ class Lookout:
     Args:
         cache: folder of verified metadata.
         cohort: this device's.
+        device: its id.
         repository: URL of the published folder, or None.
         root: file of the root metadata this device was given, or None.
         clock: time.
@@ -77,6 +78,7 @@ class Lookout:
         self,
         cache: Path,
         cohort: str,
+        device: str,
         repository: str | None,
         root: Path | None,
         clock: Clock,
@@ -85,6 +87,7 @@ class Lookout:
         self._rate = rate_bytes_per_s
         self._cache = cache
         self._cohort = cohort
+        self._device = device
         self._base = repository.rstrip("/") if repository is not None else None
         self._root = root
         self._clock = clock
@@ -152,7 +155,10 @@ class Lookout:
         source: Source | None = FolderSource() if folder is not None else None
         if base != NOWHERE:
             source = HttpSource(self._clock.monotonic, rate_bytes_per_s=self._rate)
-        return Look(rollout, target, source, where, targets, folder, _warning(http))
+        carrier: Carrier | None = None if folder is not None else "server" if carried is None else "broker"
+        stamp = repository.floors.get("timestamp")
+        version = stamp.version if stamp is not None else 0
+        return Look(rollout, target, source, where, targets, folder, _warning(http), carrier, version)
 
     def _read_bundle(self, data: bytes | None, folder: Path | None) -> Bundle | None:
         if folder is not None:
@@ -160,17 +166,23 @@ class Lookout:
         if data is None:
             return None
         bundle = decode_bundle(data)
-        if bundle.cohort != self._cohort:
+        if bundle.device not in (None, self._device):
+            raise UntrustedMetadataError(
+                f"update notice is for device {bundle.device!r}, this is {self._device!r}; {OLD_MODEL_STAYS}"
+            )
+        if bundle.device is None and bundle.cohort != self._cohort:
             raise UntrustedMetadataError(
                 f"update notice is for cohort {bundle.cohort!r}, this device is in {self._cohort!r}; {OLD_MODEL_STAYS}"
             )
         return bundle
 
     def _find(self, repository: TrustedRepository) -> tuple[Rollout | None, Target | None]:
-        document = repository.look_up(rollout_path(self._cohort))
+        document, device = repository.look_up(override_path(self._device)), self._device or None
+        if document is None:
+            document, device = repository.look_up(rollout_path(self._cohort)), None
         if document is None:
             return None, None
-        rollout = read_rollout(repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX), self._cohort)
+        rollout = read_rollout(repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX), self._cohort, device)
         target = repository.look_up(check_path(rollout.target))
         if target is None:
             raise UntrustedMetadataError(

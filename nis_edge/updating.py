@@ -33,10 +33,12 @@ from nis_edge.fetching import BlockSource, Fetcher, FetchPolicy
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request
 from nis_edge.trial import SelfTest, SubprocessSelfTest
+from nis_edge.update.divergence import Carrier, Divergence
 from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts
 from nis_edge.update.journal import Floors, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
 from nis_edge.update.offer import Device, judge, offered_version
+from nis_edge.update.rollout import Rollout, starts_in_s, window_opens_in_s
 from nis_edge.update.status import UpdateStatus, status_of
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
 from nis_edge.waiting import within
@@ -48,6 +50,9 @@ TICK_S: Final = 2.0
 """How often the loop looks for an operator's request and at the health of a model on probation."""
 
 BY_OPERATOR: Final = "rolled back by the operator"
+
+NOTICE_SOURCES_MAX: Final = 4
+"""Notices kept at a time, one for each topic they may come by."""
 
 NOTICE_PAUSE_S: Final = 2.0
 """Least time between two looks that notices cause: whoever owns the broker must not make devices flood the server."""
@@ -149,6 +154,7 @@ class UpdateLoop:
         self._lookout = Lookout(
             settings.folder / "tuf",
             settings.device.cohort,
+            settings.device.id,
             settings.repository,
             settings.root,
             self._clock,
@@ -156,7 +162,12 @@ class UpdateLoop:
         )
         self._mailbox = Mailbox(settings.folder)
         self._wake = asyncio.Event()
-        self._notice: tuple[bytes, str] | None = None
+        self._notices: dict[str, bytes] = {}
+        self._last_notice: bytes | None = None
+        self._divergence = Divergence()
+        self._known_since: tuple[int, float] = (0, 0.0)
+        self._due_at: float | None = None
+        self._at_once = False
         self._stopping = False
         self._look = Look()
         self._partial: Partial | None = None
@@ -172,6 +183,7 @@ class UpdateLoop:
         self._ends_at: float | None = None
         self._asked: Request | None = None
         self._warned: str | None = None
+        self._diverged: str | None = None
         self._next_notice = float("-inf")
 
     # --- the outside --------------------------------------------------------------------------------------------------
@@ -195,8 +207,9 @@ class UpdateLoop:
         )
 
     def notice(self, payload: bytes, source: str = "mqtt") -> None:
-        """Take an untrusted bundle as a hint to look; only the newest is kept. Call it on the event loop's thread."""
-        self._notice = (payload, source)
+        """Take an untrusted bundle as a hint to look; the newest of each source is kept. Call it on the event loop."""
+        if source in self._notices or len(self._notices) < NOTICE_SOURCES_MAX:
+            self._notices[source] = payload
         self._wake.set()
 
     def stop(self) -> None:
@@ -212,25 +225,40 @@ class UpdateLoop:
         while not self._stopping:
             if self._update.state is not State.IDLE:
                 await self._take_up()
-            elif self._notice is not None and self._clock.monotonic() >= self._next_notice:
-                payload, source = self._notice
-                self._notice = None
-                self._next_notice = self._clock.monotonic() + NOTICE_PAUSE_S
+            elif self._notice_is_due:
+                source, payload = self._take_notice()
                 self._log("update.noticed", source=source)
                 await self.check(bundle=payload)
+            elif self._due_at is not None and self._clock.monotonic() >= self._due_at:
+                self._due_at = None
+                await self.check(bundle=None if self._lookout.has_server else self._last_notice)
             elif self._lookout.has_server and self._clock.monotonic() >= next_poll:
                 next_poll = self._clock.monotonic() + self._settings.poll_s * random.uniform(0.9, 1.1)  # noqa: S311
                 await self.check()
             await self._serve_request()
             await self._wait_for_work()
 
-    async def check(self, bundle: bytes | None = None, folder: Path | None = None, *, apply: bool = True) -> bool:
+    @property
+    def _notice_is_due(self) -> bool:
+        return bool(self._notices) and self._clock.monotonic() >= self._next_notice
+
+    def _take_notice(self) -> tuple[str, bytes]:
+        """The next notice; the one after it waits a little."""
+        source = next(iter(self._notices))
+        self._last_notice = self._notices.pop(source)
+        self._next_notice = self._clock.monotonic() + NOTICE_PAUSE_S
+        return source, self._last_notice
+
+    async def check(
+        self, bundle: bytes | None = None, folder: Path | None = None, *, apply: bool = True, at_once: bool = False
+    ) -> bool:
         """Look at what is offered and, when it is new and fits, take it through to probation or its end.
 
         Args:
             bundle: an untrusted bundle to take metadata from first.
             folder: a published folder on a stick, instead of the network.
             apply: False only looks.
+            at_once: an operator asks: start delay and maintenance window don't hold it up; a pause or an abort does.
 
         Returns:
             Whether another model was taken on (apply) or could be (look only). Failures end up in the status.
@@ -241,10 +269,12 @@ class UpdateLoop:
         try:
             look = await asyncio.to_thread(self._look_at_offer, bundle, folder)
         except NisEdgeError as error:
+            self._tell_divergence()
             self._refuse(error)
             return False
         self._look = look
         self._error = None
+        self._tell_divergence()
         self._latest = offered_version(look.target)
         if look.warning is not None and look.warning != self._warned:
             self._warned = look.warning
@@ -257,6 +287,7 @@ class UpdateLoop:
             self._tell(verdict.text)
             return verdict.slot is not None
         before = self._update.journal.active
+        self._at_once = at_once or folder is not None
         await self._drive(Event.OFFERED)
         return self._update.journal.trial is not None or self._update.journal.active != before
 
@@ -279,9 +310,24 @@ class UpdateLoop:
         """Look once, in a worker thread; floors are journalled before anything is decided on what was found."""
         now = self._time()
         self._clock_state = now.state
-        return self._lookout.look(
-            bundle, folder, floors=self._update.journal.floors, now=now, remember=self._raise_floors
-        )
+        floors = self._update.journal.floors
+        try:
+            look = self._lookout.look(bundle, folder, floors=floors, now=now, remember=self._raise_floors)
+        except RollbackRefusedError:
+            if folder is None:
+                self._hear("server" if bundle is None else "broker", _version(floors) - 1, 0)
+            raise
+        if look.carrier is not None:
+            self._hear(look.carrier, look.version, look.rollout.serial if look.rollout is not None else 0)
+        return look
+
+    def _hear(self, carrier: Carrier, version: int, serial: int) -> None:
+        self._divergence.hear(carrier, version, serial, self._clock.monotonic())
+
+    def _tell_divergence(self) -> None:
+        told, self._diverged = self._diverged, self._divergence.verdict(self._clock.monotonic())
+        if self._diverged is not None and self._diverged != told:
+            self._log("carriers.diverged", reason=self._diverged, unharmed=OLD_MODEL_STAYS)
 
     def _time(self) -> TrustedTime:
         floor_s = self._update.journal.floors.time_s
@@ -339,6 +385,11 @@ class UpdateLoop:
     def _judge(self) -> tuple[Event, Slot | None]:
         assert self._look.rollout is not None and self._look.target is not None
         verdict = judge(self._look.rollout, self._look.target, self._settings.device, self._update.journal)
+        wait_s = self._starts_in_s(self._look.rollout) if verdict.slot is not None else 0.0
+        if wait_s > 0:
+            self._due_at = self._clock.monotonic() + min(wait_s, self._settings.poll_s)
+            self._tell(f"{verdict.text}; this device's turn is in {wait_s:.0f} s")
+            return Event.REFUSED, None
         if verdict.slot is not None:
             self._log("update.decided", verdict=verdict.text)
             self._detail = verdict.text
@@ -349,6 +400,15 @@ class UpdateLoop:
         else:
             self._tell(verdict.text)
         return Event.REFUSED, None
+
+    def _starts_in_s(self, rollout: Rollout) -> float:
+        if self._at_once:
+            return 0.0
+        now = self._clock.monotonic()
+        if self._known_since[0] != rollout.serial:
+            self._known_since = rollout.serial, now
+        reference_s, known_for_s = self._time().reference_s, now - self._known_since[1]
+        return starts_in_s(rollout, self._settings.device.id, now_s=reference_s, known_for_s=known_for_s)
 
     async def _fetch(self) -> Event:
         slot = self._candidate()
@@ -393,13 +453,11 @@ class UpdateLoop:
             if bringing.done() or self._halted is not None:
                 continue
             poll_due = self._lookout.has_server and self._clock.monotonic() >= next_poll
-            notice_due = self._notice is not None and self._clock.monotonic() >= self._next_notice
-            if notice_due or poll_due:
+            if self._notice_is_due:
+                self._halted = await self._recalled(self._take_notice()[1])
+            elif poll_due:
                 next_poll = self._clock.monotonic() + self._settings.poll_s
-                self._next_notice = self._clock.monotonic() + NOTICE_PAUSE_S
-                bundle = self._notice[0] if notice_due and self._notice is not None else None
-                self._notice = None if notice_due else self._notice
-                self._halted = await self._recalled(bundle)
+                self._halted = await self._recalled(None)
 
     async def _recalled(self, bundle: bytes | None) -> str | None:
         """Whether a fresh look says that the model on its way is no longer wanted; in words."""
@@ -450,6 +508,8 @@ class UpdateLoop:
         if self._stopping:
             return Event.ABORTED
         slot, folder = self._candidate(), self._look.folder
+        if self._waits_for_window(slot):
+            return Event.ABORTED
         if not self._lookout.has_server or folder is not None:
             return Event.APPROVED
         try:
@@ -464,6 +524,18 @@ class UpdateLoop:
             self._tell(recall)
             return Event.ABORTED
         return Event.APPROVED
+
+    def _waits_for_window(self, slot: Slot) -> bool:
+        """Whether the maintenance window is closed; the model stays in the store and is tried when it opens."""
+        window = self._look.rollout.window if self._look.rollout is not None else None
+        now = self._time()
+        opens_in_s = window_opens_in_s(window, now.reference_s, trusted=now.state == "synced")
+        if opens_in_s == 0 or self._at_once:
+            return False
+        when = f"opens in {opens_in_s:.0f} s" if opens_in_s is not None else "needs a clock that can be believed"
+        self._due_at = self._clock.monotonic() + min(opens_in_s or self._settings.poll_s, self._settings.poll_s)
+        self._tell(f"{slot.version} is downloaded; its maintenance window {when}")
+        return True
 
     async def _run_self_test(self) -> Event:
         slot = self._candidate()
@@ -585,7 +657,7 @@ class UpdateLoop:
             ok = await self.roll_back()
         else:
             folder = Path(request.path) if request.do == "import" and request.path else None
-            await self.check(folder=folder, apply=request.do != "check")
+            await self.check(folder=folder, apply=request.do != "check", at_once=True)
             ok = self._error is None
         if self._asked is not None:
             self._mailbox.answer(self._asked, ok=ok, text=self._error or self._detail or "")
@@ -630,6 +702,11 @@ class UpdateLoop:
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
         self._wake.clear()
+
+
+def _version(floors: Floors) -> int:
+    """Of the newest timestamp metadata ever seen."""
+    return floors.roles["timestamp"].version if "timestamp" in floors.roles else 0
 
 
 def _recall_of(look: Look, slot: Slot) -> str | None:

@@ -191,7 +191,7 @@ async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) ->
         if args.action == "rollback":
             done = await loop.roll_back()
         else:
-            await loop.check(folder=args.path, apply=args.action != "check")
+            await loop.check(folder=args.path, apply=args.action != "check", at_once=True)
             done = loop.status.error is None
         status = loop.status
         text = status.error or status.detail or ""

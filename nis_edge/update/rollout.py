@@ -129,6 +129,19 @@ def start_delay_s(rollout: Rollout, device_id: str) -> float:
     return rollout.spread_s * (_draw(f"{device_id}\n{rollout.serial}") / 2**64)
 
 
+def starts_in_s(rollout: Rollout, device_id: str, *, now_s: float, known_for_s: float) -> float:
+    """Seconds until this device starts: 0 when it is due.
+
+    Args:
+        rollout: the document.
+        device_id: this device.
+        now_s: the trusted time, seconds since the epoch.
+        known_for_s: how long this device has known this serial; counts where the document names no moment.
+    """
+    since_s = now_s - rollout.not_before if rollout.not_before is not None else known_for_s
+    return max(0.0, start_delay_s(rollout, device_id) - since_s)
+
+
 def window_opens_in_s(window: Window | None, now_s: float, *, trusted: bool) -> float | None:
     """Seconds until a model may be tried: 0 within the window; None while only a believable clock could tell.
 

@@ -28,6 +28,10 @@ class SteppedClock:
         self._wall += seconds
         self._monotonic += seconds
 
+    def jump_wall(self, seconds: float) -> None:
+        """Set the wall clock to another time; no time passes."""
+        self._wall += seconds
+
 
 class TickingClock(SteppedClock):
     """Moves by a millisecond at each look, so that work takes time without any machine's speed in it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ import msgspec
 import numpy as np
 from nis_ota import publishing
 from nis_ota.keys import KeyRing
-from nis_ota.repository import Quorum, Repository
+from nis_ota.repository import ROLLOUT, Quorum, Repository
+from tuf.api.metadata import TargetFile, Targets
 
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.booting import Booted, boot_model
@@ -33,6 +35,7 @@ from nis_edge.pack.writer import write_package
 from nis_edge.selftest import Report
 from nis_edge.trial import SelfTest, SubprocessSelfTest
 from nis_edge.update.offer import Device, SignedFacts, golden_hash
+from nis_edge.update.rollout import Rollout, encode_rollout, override_path, rollout_path
 from nis_edge.update.status import UpdateStatus
 from nis_edge.updating import Activation, UpdateLoop, UpdateSettings
 from tests.support.clock import SteppedClock
@@ -117,6 +120,27 @@ class Publisher:
         self.repository.offer(cohort, self.add(package, version, counter, **facts))
         self.publish()
         return package
+
+    def sign_document(self, rollout: Rollout, name: str | None = None) -> None:
+        """Sign any rollout document with the online keys, as their owner or their thief can, and publish it."""
+        repository = self.repository
+        role = repository._load(ROLLOUT, Targets)
+        path = name or (override_path(rollout.device) if rollout.device else rollout_path(rollout.cohort))
+        data = encode_rollout(rollout)
+        info = TargetFile.from_data(path, data, ["sha256"])
+        info.unrecognized_fields["custom"] = {"serial": rollout.serial}
+        role.signed.targets[path] = info
+        repository._store_target(path, info.hashes["sha256"], data)
+        repository._sign_next(ROLLOUT, role)
+        self.publish()
+        shutil.copytree(self.folder / "targets" / "rollout", self.web / "targets" / "rollout", dirs_exist_ok=True)
+
+    def document(self, version: str, serial: int, **fields: Any) -> Rollout:
+        """A rollout document for a listed model."""
+        path = f"models/tiny/{version}.nis"
+        info = self.repository.listed_models()[path]
+        known = {"cohort": "stable", "serial": serial, "target": path, "sha256": info.hashes["sha256"]}
+        return Rollout(**{**known, "length": info.length, **fields})
 
     def bundle(self, cohort: str = "stable") -> bytes:
         return publishing.bundle_bytes(self.repository, cohort)
