@@ -55,6 +55,7 @@ from nis_edge.obeying import Opinion, handlers
 from nis_edge.outbox import Outbox
 from nis_edge.overview import overview
 from nis_edge.power.easing import Easing
+from nis_edge.reporting import Reporter
 from nis_edge.sensing import DeviceSensors, Sensing
 from nis_edge.shadow import Shadow
 from nis_edge.starting import at_home, broker_options, read_secret, take_state_folder
@@ -317,6 +318,7 @@ class Daemon:
             clock=self._clock,
             policy=fetch_policy(update),
             blocks=self._blocks,
+            reporter=Reporter(self._folder / "update", self._log_event, self._clock, self._report_update),
         )
         self._show_update(self.updates.status)  # so that who asks finds it before anything changes
 
@@ -652,6 +654,9 @@ class Daemon:
             self._topics, version=__version__, machine=machine, pace=pace, updates=self.updates is not None
         )
         self.courier.show(Message(topic, msgspec.json.encode(body), 1, True))
+
+    def _report_update(self, report: bytes) -> None:
+        self.outbox.put(self._telemetry.update_report(report, self._clock.wall()))
 
     def _ask_for_blocks(self, request: bytes) -> None:
         """Send a block request; called in a worker thread."""

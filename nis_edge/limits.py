@@ -359,3 +359,10 @@ COMMAND_KEY_SECONDS_MAX: Final = 8 * 86400.0
 
 DESIRED_BYTES_MAX: Final = 64 * KIB
 """A configuration that is sent to us; the whole of ours has a few hundred bytes."""
+
+UPDATE_AUDIT_LINE_BYTES_MAX: Final = 4 * KIB
+"""One line of the audit trail: an event with a few fields."""
+
+UPDATE_AUDIT_BYTES_MAX: Final = 256 * KIB
+UPDATE_AUDIT_SEGMENTS: Final = 3
+"""The trail: the present segment and three older ones, about 3000 entries; years of a quiet device."""

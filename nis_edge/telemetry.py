@@ -101,6 +101,10 @@ class Telemetry:
         properties = self._properties("nis.config/1", self._identity.boot_id)
         return Message(self._identity.topics.config_reported, msgspec.json.encode(body), 1, True, properties)
 
+    def update_report(self, payload: bytes, now: float) -> Record:
+        """One signed report of an update."""
+        return self._record("event", self._identity.topics.ota_report, "nis.update-report/1", payload, now)
+
     def message(self, record: Record, now: float) -> Message:
         """A record as it goes to the broker."""
         trace = traceparent(self._identity.topics.device, record.boot_id, record.seq)

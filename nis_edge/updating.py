@@ -32,12 +32,14 @@ from nis_edge.errors import (
 from nis_edge.fetching import BlockSource, Fetcher, FetchPolicy
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request
+from nis_edge.reporting import Reporter
 from nis_edge.trial import SelfTest, SubprocessSelfTest
 from nis_edge.update.divergence import Carrier, Divergence
 from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts
 from nis_edge.update.journal import Floors, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
 from nis_edge.update.offer import Device, judge, offered_version
+from nis_edge.update.report import Outcome, Report
 from nis_edge.update.rollout import Rollout, starts_in_s, window_opens_in_s
 from nis_edge.update.status import UpdateStatus, status_of
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
@@ -121,6 +123,7 @@ class UpdateLoop:
         sleep: waits between attempts.
         policy: what the operator allows of a download.
         blocks: the broker as a source of blocks, where there is one.
+        reporter: remembers and reports; None: only remembers.
     """
 
     def __init__(
@@ -139,16 +142,18 @@ class UpdateLoop:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         policy: FetchPolicy | None = None,
         blocks: BlockSource | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._update = update
         self._on_activate = on_activate
-        self._log = log
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._reporter = reporter if reporter is not None else Reporter(settings.folder, log, self._clock)
+        self._log = self._reporter.note
         self._publish_status = publish_status
         self._health = health
         self._self_test: SelfTest = self_test if self_test is not None else SubprocessSelfTest()
-        self._clock: Clock = clock if clock is not None else SystemClock()
         self._clock_synced = clock_synced
         self._sleep = sleep
         self._lookout = Lookout(
@@ -173,10 +178,12 @@ class UpdateLoop:
         self._partial: Partial | None = None
         self._facts: SignedFacts | None = None
         self._halted: str | None = None
-        self._fetcher = Fetcher(store, policy or FetchPolicy(), blocks, log, sleep)
+        self._fetcher = Fetcher(store, policy or FetchPolicy(), blocks, self._log, sleep)
         self._reason = ""
         self._latest: str | None = None
         self._error: str | None = None
+        self._error_code: str | None = None
+        self._outcome: Outcome = "none"
         self._detail: str | None = None
         self._percentage: int | None = None
         self._clock_state: ClockState = self._time().state
@@ -204,6 +211,34 @@ class UpdateLoop:
             percentage=self._percentage,
             error=self._error,
             detail=self._detail,
+            diverged=self._diverged,
+        )
+
+    def _report(self) -> Report:
+        """What the publisher hears; the reporter adds number, time and the trail's head."""
+        journal, slot, rollout = self._update.journal, self._update.candidate, self._look.rollout
+        fetching = self._update.state is State.DOWNLOAD and self._fetcher.transfer_length > 0
+        return Report(
+            device=self._settings.device.id,
+            cohort=self._settings.device.cohort,
+            seq=1,
+            at=0.0,
+            clock_state=self._clock_state,
+            state=self._update.state.value,
+            outcome=self._outcome,
+            serial=slot.serial if slot is not None else rollout.serial if rollout is not None else None,
+            wave=rollout.wave if rollout is not None else None,
+            installed_version=self.status.installed_version,
+            installed_sha256=journal.active.sha256 if journal.active is not None else None,
+            offered_version=self._latest,
+            offered_sha256=rollout.sha256 if rollout is not None else None,
+            bytes_done=self._fetcher.transferred if fetching else None,
+            bytes_total=self._fetcher.transfer_length if fetching else None,
+            error_code=self._error_code if self._error is not None else None,
+            error=self._error[:400] if self._error is not None else None,
+            agent_version=self._settings.device.agent_version,
+            release_counter_floor=journal.floors.release_counter,
+            diverged=self._diverged is not None,
         )
 
     def notice(self, payload: bytes, source: str = "mqtt") -> None:
@@ -220,6 +255,8 @@ class UpdateLoop:
     async def run(self) -> None:
         """Serve notices, requests and the poll until stopped. What was under way is taken up first."""
         self._stopping = False
+        self._log("updates.started", installed=self.status.installed_version, version=__version__)
+        self._announce()
         await self._take_up()
         next_poll = self._clock.monotonic()
         while not self._stopping:
@@ -393,7 +430,7 @@ class UpdateLoop:
         if verdict.slot is not None:
             self._log("update.decided", verdict=verdict.text)
             self._detail = verdict.text
-            self._facts = verdict.facts
+            self._facts, self._outcome = verdict.facts, "none"
             return Event.ACCEPTED, verdict.slot
         if verdict.refusal is not None:
             self._refuse(verdict.refusal(verdict.text))
@@ -426,6 +463,7 @@ class UpdateLoop:
             finally:
                 bringing.cancel()
         except DownloadStoppedError as error:
+            self._outcome = "aborted"
             self._tell(self._halted or str(error))
             return Event.ABORTED
         except NisEdgeError as error:
@@ -521,6 +559,7 @@ class UpdateLoop:
             return Event.ABORTED
         recall = _recall_of(look, slot)
         if recall is not None:
+            self._outcome = "aborted"
             self._tell(recall)
             return Event.ABORTED
         return Event.APPROVED
@@ -619,17 +658,19 @@ class UpdateLoop:
     async def _settle(self, before: Update) -> Event:
         journal, trial = self._update.journal, before.journal.trial
         if self._update.state is State.COMMITTED and journal.active is not None:
-            self._error = None
+            self._error, self._outcome = None, "committed"
             self._tell(f"{journal.active.version} is committed")
             self._log("slot.committed", sha256=journal.active.sha256, version=journal.active.version)
         elif self._update.state is State.ROLLED_BACK:
             left = trial if trial is not None else before.journal.active
             log_rolled_back(self._log, left, self._reason)
             name = left.version if left else "the model"
+            self._outcome = "rolled_back"
             if self._reason == BY_OPERATOR:
                 self._tell(f"{name} was rolled back by the operator")
             else:
                 self._error = f"{name} was rolled back: {self._reason}; {OLD_MODEL_STAYS}"
+                self._error_code = TrialFailedError.__name__
         try:
             await asyncio.to_thread(self._store.collect_garbage, journal.names())
         except SlotWriteError as error:
@@ -678,12 +719,13 @@ class UpdateLoop:
         """One log event and the status for what came from outside and was not accepted."""
         tampered = isinstance(error, DamagedDownloadError)
         name = "update.failed" if isinstance(error, (LinkError, SlotWriteError)) and not tampered else "update.refused"
-        self._error = str(error)
+        self._error, self._error_code = str(error), type(error).__name__
+        self._outcome = "failed" if name == "update.failed" else "refused"
         self._log(name, reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
         self._announce()
 
     def _fail(self, error: Exception) -> None:
-        self._error = str(error)
+        self._error, self._error_code, self._outcome = str(error), type(error).__name__, "failed"
         self._log("update.failed", reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
         self._announce()
 
@@ -696,6 +738,7 @@ class UpdateLoop:
     def _announce(self) -> None:
         status = self.status
         self._publish_status(status)
+        self._reporter.report(self._report())
         self._mailbox.show_status(status)
 
     async def _wait_for_work(self, seconds: float | None = None) -> None:

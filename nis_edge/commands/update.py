@@ -34,12 +34,17 @@ ACTIONS: Final = {
     "check": "look at what is offered, change nothing",
     "apply": "look, download, verify, test, and put the new model on probation",
     "rollback": "return to the previous model; the present one is not taken again until its publisher offers it anew",
+    "audit": "check the hash-chained trail of everything that happened to this device's model, and show its end",
+    "identity": "the public key this device signs its reports with, for the publisher; made when there is none",
     "import": "like apply, from a folder that nis-ota publish made (a USB stick); the same checks",
 }
 PATIENCE_S: Final = 900.0
 """How long a request to the daemon may take before the command stops waiting (the daemon goes on)."""
 
 LOOK_EVERY_S: Final = 0.2
+
+AUDIT_LINES_SHOWN: Final = 20
+"""Entries of the trail that `audit` prints; it checks all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("path", type=Path, metavar="FOLDER", help="a folder that nis-ota publish made")
         action.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
         action.add_argument("--json", action="store_true", help="print facts as JSON")
-        if name not in ("status", "rollback"):
+        if name not in ("status", "rollback", "audit", "identity"):
             action.add_argument("--repository", metavar="URL", help="instead of update.repository")
             action.add_argument("--root", type=Path, metavar="FILE", help="instead of update.root: what to trust first")
         action.set_defaults(act=_act, path=None, repository=None, root=None)
@@ -78,6 +83,10 @@ def _act(args: argparse.Namespace) -> int:
     folder = state_folder(config.device, os.environ)
     if args.action == "status":
         return _status(folder / "update", args.json)
+    if args.action == "audit":
+        return _audit(folder / "update", args.json)
+    if args.action == "identity":
+        return _identity(folder / "update", args.json)
     if _daemon_runs(folder):
         return _ask_daemon(folder / "update", args)
     return asyncio.run(_work_alone(config, folder, args))
@@ -122,10 +131,53 @@ def _status(folder: Path, as_json: bool) -> int:
     for denied in journal.denied:
         print(f"denied     {denied.sha256[:12]}: {denied.reason}")
     print(f"state      {last.get('state', journal.state)}{_words(last.get('detail'))}")
+    if last.get("diverged"):
+        print(f"carriers   {last['diverged']}")
     if last.get("error"):
         print(f"error      {last['error']}")
     if last.get("time_unverified"):
         print(f"clock      {last.get('clock_state')}: the time is not verified, expiry is judged by what is known")
+    return 0
+
+
+def _audit(folder: Path, as_json: bool) -> int:
+    from nis_edge.adapters.audit_file import AuditFile
+    from nis_edge.update.audit import BrokenChainError, read_entry, verify
+
+    lines = list(AuditFile(folder).lines())
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # being written, or torn by a power cut; the next entry takes its place
+    try:
+        found = verify(lines)
+    except BrokenChainError as error:
+        message = f"{folder}/audit.jsonl: the trail is broken: {error}; somebody or something changed it"
+        if as_json:
+            sys.stdout.write(msgspec.json.encode({"ok": False, "text": message}).decode() + "\n")
+        else:
+            print(f"nis-edge: {message}", file=sys.stderr)
+        return 1
+    shown = [entry for line in lines[-AUDIT_LINES_SHOWN:] if (entry := read_entry(line)) is not None]
+    if as_json:
+        facts = {"ok": True, "chain": msgspec.to_builtins(found), "newest": msgspec.to_builtins(shown)}
+        sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
+        return 0
+    for entry in shown:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.at))
+        print(f"{entry.n:6} {moment} {entry.event} {' '.join(f'{k}={v}' for k, v in entry.facts.items())}")
+    if found is None:
+        print("nothing has happened to this device's model yet")
+    else:
+        print(f"whole: entries {found.first} to {found.last}, head {found.head}")
+    return 0
+
+
+def _identity(folder: Path, as_json: bool) -> int:
+    from nis_edge.adapters.device_key import DeviceKey
+    from nis_edge.reporting import KEY_NAME
+
+    folder.mkdir(parents=True, exist_ok=True)
+    key = DeviceKey(folder / KEY_NAME).public_hex
+    print(msgspec.json.encode({"key": key}).decode() if as_json else key)
     return 0
 
 

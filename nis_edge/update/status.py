@@ -26,6 +26,8 @@ class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True):
     tries_left: int | None
     release_counter_floor: int
     generation: int
+    diverged: str | None = None
+    """Which of broker and server lags behind the other for too long, in words."""
 
 
 def status_of(
@@ -37,6 +39,7 @@ def status_of(
     percentage: int | None = None,
     error: str | None = None,
     detail: str | None = None,
+    diverged: str | None = None,
 ) -> UpdateStatus:
     """The status that an update's state amounts to."""
     journal = update.journal
@@ -53,4 +56,5 @@ def status_of(
         tries_left=journal.tries_left if journal.trial is not None else None,
         release_counter_floor=journal.floors.release_counter,
         generation=journal.generation,
+        diverged=diverged,
     )

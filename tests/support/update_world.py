@@ -32,6 +32,7 @@ from nis_edge.fetching import FetchPolicy
 from nis_edge.pack.layout import Golden, ModelIdentity
 from nis_edge.pack.reader import open_package
 from nis_edge.pack.writer import write_package
+from nis_edge.reporting import Reporter
 from nis_edge.selftest import Report
 from nis_edge.trial import SelfTest, SubprocessSelfTest
 from nis_edge.update.offer import Device, SignedFacts, golden_hash
@@ -161,6 +162,7 @@ class EdgeDevice:
     health: Any = None
     policy: FetchPolicy | None = None
     blocks: Any = None
+    reports: list[bytes] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     statuses: list[UpdateStatus] = field(default_factory=list)
     in_service: list[str] = field(default_factory=list)
@@ -200,6 +202,7 @@ class EdgeDevice:
             sleep=self.sleep,
             policy=self.policy,
             blocks=self.blocks,
+            reporter=Reporter(self.folder / "update", self.log, self.clock, self.reports.append),
         )
         return booted
 
