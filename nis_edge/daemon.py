@@ -30,7 +30,7 @@ from nis_edge.adapters.ledger import Ledger
 from nis_edge.adapters.mqtt import Backoff, Incoming, Message, Subscription
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.adapters.spool import Record, Spool
-from nis_edge.adapters.system_metrics import own_memory_bytes
+from nis_edge.adapters.system_metrics import free_memory_bytes, own_memory_bytes
 from nis_edge.adapters.systemd import Notifier
 from nis_edge.block_pull import BlockPull
 from nis_edge.booting import boot_model
@@ -49,8 +49,8 @@ from nis_edge.local_api import AssessmentFeed, routes
 from nis_edge.logs import Occasional, set_level
 from nis_edge.mailbox import Mailbox
 from nis_edge.metering import PowerMeter, sysroot
+from nis_edge.monitor.machine import JudgeChanged, ModelAnswers, Readings
 from nis_edge.monitor.machine import Options as MonitorStepOptions
-from nis_edge.monitor.machine import Readings
 from nis_edge.obeying import Opinion, handlers
 from nis_edge.outbox import Outbox
 from nis_edge.overview import overview
@@ -61,6 +61,8 @@ from nis_edge.shadow import Shadow
 from nis_edge.starting import at_home, broker_options, read_secret, take_state_folder
 from nis_edge.supervisor import Beat, Supervisor
 from nis_edge.telemetry import Identity, Telemetry, board_name, machine_description
+from nis_edge.trial import Gauges
+from nis_edge.understudy import Understudy
 from nis_edge.update.bundle import bundle_topic, device_bundle_topic
 from nis_edge.update.status import UpdateStatus
 from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, describe_device
@@ -152,6 +154,7 @@ class Daemon:
         self._unanswered_before = 0
         self._api: HttpApi | None = None
         self._incoming: deque[tuple[str, bytes]] = deque(maxlen=MQTT_INCOMING_MAX)
+        self._understudy = Understudy()
         self._blocks = BlockPull(self._ask_for_blocks, lambda: self.courier.state.connected)
         self._exit_code = EXIT_DONE
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +180,7 @@ class Daemon:
             self.config.monitor, clock=clock, log=log, ask=self._ask, emit=self._emit, tell=self._tell_finding
         )
         self.engine = EngineRoom(
-            self._threads["engine"], threads=self.config.model.threads, clock=clock, log=log, tell=self.judging.tell
+            self._threads["engine"], threads=self.config.model.threads, clock=clock, log=log, tell=self._answered
         )
         self.outbox = Outbox(
             self._open_spool,
@@ -318,6 +321,13 @@ class Daemon:
             clock=self._clock,
             policy=fetch_policy(update),
             blocks=self._blocks,
+            gauges=Gauges(
+                watts=lambda: self.sensing.power.watts if self.sensing.power is not None else None,
+                temperature_c=self._temperature_c,
+                free_memory_bytes=free_memory_bytes,
+            ),
+            understudy=self._understudy,
+            on_unload=self.engine.withdraw,
             reporter=Reporter(self._folder / "update", self._log_event, self._clock, self._report_update),
         )
         self._show_update(self.updates.status)  # so that who asks finds it before anything changes
@@ -550,7 +560,17 @@ class Daemon:
     # --- what the parts tell each other ------------------------------------------------------------------------------
 
     def _ask(self, question: Any) -> None:
+        if self._understudy.is_watching:
+            self._understudy.see_question(question.id, question.prompt)
         self.engine.ask(question)
+
+    def _answered(self, news: ModelAnswers | JudgeChanged) -> None:
+        if isinstance(news, ModelAnswers) and news.answer is not None:
+            self._understudy.see_answer(news.id, news.answer)
+        self.judging.tell(news)
+
+    def _temperature_c(self) -> float | None:
+        return next((r.value for r in self.sensing.readings if r.name == "temperature_c" and r.value is not None), None)
 
     def _emit(self, assessment: Assessment) -> None:
         self.last = assessment

@@ -41,6 +41,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms_p50: float | None = None
     """Median of five runs of the longest golden entry; wall time in this process."""
     latency_tokens: int | None = None
+    tokens_per_s: float | None = None
+    """Derived: tokens of the longest golden entry over its median latency."""
     load_ms: float | None = None
     peak_rss_bytes: int | None = None
 
@@ -95,6 +97,7 @@ def examine(
         golden_entries=len(manifest.golden),
         latency_ms_p50=1000 * statistics.median(latencies),
         latency_tokens=len(longest.tokens),
+        tokens_per_s=len(longest.tokens) / max(statistics.median(latencies), 1e-9),
         load_ms=load_ms,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
@@ -116,17 +119,19 @@ def _timed(model: Any, tokens: Sequence[int], monotonic: Callable[[], float]) ->
     return monotonic() - start
 
 
-def limit_this_process(package_bytes: int) -> None:
-    """Bound memory, CPU time, files and core dumps of this process, and forbid large files."""
+def limit_this_process(package_bytes: int, cpu_s: float | None = UPDATE_SELFTEST_SECONDS_MAX) -> None:
+    """Bound memory, CPU time (None: not), files and core dumps of this process, and forbid large files."""
     memory = 2 * GIB + 3 * package_bytes
     for kind, bound in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, UPDATE_SELFTEST_OUTPUT_BYTES_MAX),
         (resource.RLIMIT_NOFILE, OPEN_FILES_MAX),
-        (resource.RLIMIT_CPU, int(UPDATE_SELFTEST_SECONDS_MAX)),
+        (resource.RLIMIT_CPU, int(cpu_s) if cpu_s is not None else resource.RLIM_INFINITY),
         (resource.RLIMIT_AS, memory),
     ):
         _, hard = resource.getrlimit(kind)
+        if bound == resource.RLIM_INFINITY:
+            continue
         allowed = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (allowed, allowed))
 

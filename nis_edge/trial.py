@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
@@ -16,6 +17,61 @@ from nis_edge.selftest import Report
 from nis_edge.waiting import within
 
 COMMAND: Final = (sys.executable, "-m", "nis_edge.selftest", "--json")
+
+
+def _unknown() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What a device can measure during a trial; each call gives None where it can't."""
+
+    watts: Callable[[], float | None] = _unknown
+    temperature_c: Callable[[], float | None] = _unknown
+    free_memory_bytes: Callable[[], int | None] = _unknown
+
+
+class WattsWhile:
+    """Mean power over a `with` block, sampled beside it.
+
+    Args:
+        watts: the newest reading.
+        every_s: seconds between two samples.
+    """
+
+    def __init__(self, watts: Callable[[], float | None], every_s: float = 0.25) -> None:
+        self._watts = watts
+        self._every_s = every_s
+        self._samples: list[float] = []
+        self._sampling: asyncio.Task[None] | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Watts; None when not one reading came."""
+        return sum(self._samples) / len(self._samples) if self._samples else None
+
+    async def __aenter__(self) -> None:
+        """Begin."""
+        self._sampling = asyncio.ensure_future(self._sample())
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Take a last sample and end."""
+        assert self._sampling is not None
+        self._sampling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sampling
+        self._take()
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            self._take()
+
+    def _take(self) -> None:
+        value = self._watts()
+        if value is not None:
+            self._samples.append(value)
 
 
 class SelfTest(Protocol):

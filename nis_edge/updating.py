@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import platform
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,18 +30,22 @@ from nis_edge.errors import (
     TrialFailedError,
 )
 from nis_edge.fetching import BlockSource, Fetcher, FetchPolicy
+from nis_edge.limits import UPDATE_MEMORY_SLACK_BYTES
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request
 from nis_edge.reporting import Reporter
-from nis_edge.trial import SelfTest, SubprocessSelfTest
+from nis_edge.selftest import Report as SelfTestReport
+from nis_edge.trial import Gauges, SelfTest, SubprocessSelfTest, WattsWhile
+from nis_edge.understudy import ShadowFailedError, Understudy
 from nis_edge.update.divergence import Carrier, Divergence
 from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts
-from nis_edge.update.journal import Floors, Slot
+from nis_edge.update.journal import Floors, ShadowTerms, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
 from nis_edge.update.offer import Device, judge, offered_version
 from nis_edge.update.report import Outcome, Report
 from nis_edge.update.rollout import Rollout, starts_in_s, window_opens_in_s
 from nis_edge.update.status import UpdateStatus, status_of
+from nis_edge.update.terms import Figures, Judged, Pair, judge_figures, judge_shadow
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
 from nis_edge.waiting import within
 
@@ -124,6 +128,9 @@ class UpdateLoop:
         policy: what the operator allows of a download.
         blocks: the broker as a source of blocks, where there is one.
         reporter: remembers and reports; None: only remembers.
+        gauges: what this device can measure during a trial.
+        understudy: lets a candidate judge beside the running model; None: no events come here.
+        on_unload: takes the running model out of service, for a reason; None: memory is not looked at.
     """
 
     def __init__(
@@ -143,6 +150,9 @@ class UpdateLoop:
         policy: FetchPolicy | None = None,
         blocks: BlockSource | None = None,
         reporter: Reporter | None = None,
+        gauges: Gauges | None = None,
+        understudy: Understudy | None = None,
+        on_unload: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -166,6 +176,9 @@ class UpdateLoop:
             settings.rate_bytes_per_s,
         )
         self._mailbox = Mailbox(settings.folder)
+        self._gauges = gauges if gauges is not None else Gauges()
+        self._understudy = understudy
+        self._on_unload = on_unload
         self._wake = asyncio.Event()
         self._notices: dict[str, bytes] = {}
         self._last_notice: bytes | None = None
@@ -409,6 +422,7 @@ class UpdateLoop:
             Effect.VERIFY: self._verify,
             Effect.CHECK_ABORT: self._check_abort,
             Effect.SELF_TEST: self._run_self_test,
+            Effect.SHADOW: self._run_shadow,
             Effect.ACTIVATE: self._activate,
             Effect.WATCH: self._watch,
             Effect.RESTORE: self._restore,
@@ -582,19 +596,110 @@ class UpdateLoop:
         if fd is None:
             self._fail_trial(slot, "the stored model is damaged")
             return Event.FAILED
+        unloaded = await self._make_room(slot)
+        watts = WattsWhile(self._gauges.watts)
         try:
-            report = await self._self_test(fd, slot.golden_sha256)
+            async with watts:
+                report = await self._self_test(fd, slot.golden_sha256)
+            reason = report.reason
+            if report.passed:
+                reason = self._breach(slot, report, watts.mean)
         except OSError as error:
-            self._fail_trial(slot, f"the self-test could not be started: {error}")
-            return Event.FAILED
+            reason = f"the self-test could not be started: {error}"
         finally:
             self._store.close(fd)
-        if not report.passed:
-            self._fail_trial(slot, report.reason)
+        if reason:
+            self._fail_trial(slot, reason)
+            if unloaded:
+                await self._restore()
             return Event.FAILED
         self._detail = f"self-test passed: {report.golden_entries} golden entries"
         self._log("trial.passed", sha256=slot.sha256, version=slot.version, latency_ms_p50=report.latency_ms_p50)
+        if slot.terms is not None and slot.terms.shadow is not None:
+            return Event.SHADOW_ASKED
         return Event.PASSED
+
+    async def _make_room(self, slot: Slot) -> bool:
+        """Unload the running model when memory has no room for two; whether it was. The rules judge meanwhile."""
+        needed = int((slot.terms.memory_bytes if slot.terms is not None else None) or slot.length)
+        free = self._gauges.free_memory_bytes()
+        if self._on_unload is None or free is None or needed + UPDATE_MEMORY_SLACK_BYTES <= free:
+            return False
+        reason = f"{slot.version} needs {needed} bytes for its test, {free} are free beside the running model"
+        self._log("model.unloaded", reason=reason, unharmed="the rules judge alone until a model is back")
+        self._on_unload(f"unloaded for a moment: {reason}")
+        return True
+
+    def _breach(self, slot: Slot, report: SelfTestReport, watts: float | None) -> str:
+        """Which signed bound the self-test broke; empty: none."""
+        if slot.terms is None:
+            return ""
+        figures = Figures(
+            latency_ms=report.latency_ms_p50,
+            tokens_per_s=report.tokens_per_s,
+            rss_bytes=report.peak_rss_bytes,
+            watts=watts,
+            temperature_c=self._gauges.temperature_c(),
+        )
+        return self._say_judged(slot, judge_figures(slot.terms, figures))
+
+    def _say_judged(self, slot: Slot, judged: Judged) -> str:
+        if judged.unmeasured:
+            missing = ", ".join(judged.unmeasured)
+            self._log("trial.unmeasured", sha256=slot.sha256, figures=missing, unharmed="these bounds were not judged")
+        return judged.breach or ""
+
+    async def _run_shadow(self) -> Event | None:
+        """The candidate judges beside the running model until enough windows were compared or the time is over."""
+        slot = self._candidate()
+        assert slot.terms is not None
+        assert slot.terms.shadow is not None
+        terms, understudy = slot.terms.shadow, self._understudy
+        if understudy is None:
+            return self._end_shadow(slot, terms, [], "no events come here to be judged")
+        fd = await asyncio.to_thread(self._store.open_verified, slot.sha256, slot.length or None)
+        if fd is None:
+            self._fail_trial(slot, "the stored model is damaged")
+            return Event.FAILED
+        self._tell(f"{slot.version} passed its self-test; it judges beside the running model")
+        ends_at = self._clock.monotonic() + terms.seconds_max
+        try:
+            await understudy.begin(fd)
+            while (left_s := ends_at - self._clock.monotonic()) > 0 and not self._stopping:
+                if await understudy.watch(terms, min(self._settings.tick_s, left_s)):
+                    break
+                if self._rollback_was_asked(slot):
+                    return Event.ROLLBACK_ASKED
+        except (ShadowFailedError, OSError) as error:
+            self._fail_trial(slot, f"beside the running model: {error}")
+            return Event.FAILED
+        finally:
+            await understudy.end()
+            self._store.close(fd)
+        if self._stopping:
+            return None
+        return self._end_shadow(slot, terms, understudy.pairs, f"{len(understudy.pairs)} windows were compared")
+
+    def _end_shadow(self, slot: Slot, terms: ShadowTerms, pairs: Sequence[Pair], seen: str) -> Event:
+        breach = self._say_judged(slot, judge_shadow(terms, pairs))
+        if breach:
+            self._fail_trial(slot, f"beside the running model: {breach}")
+            return Event.FAILED
+        self._log("shadow.passed", sha256=slot.sha256, version=slot.version, windows=len(pairs), seen=seen)
+        return Event.AGREED
+
+    def _rollback_was_asked(self, slot: Slot) -> bool:
+        """Serve an operator's request while a candidate is on trial; whether it was a rollback."""
+        request = self._mailbox.take_request()
+        if request is None:
+            return False
+        if request.do == "rollback":
+            self._reason = BY_OPERATOR
+            self._mailbox.answer(request, ok=True, text=f"{slot.version} is rolled back")
+            return True
+        doing = "is on probation" if self._update.state is State.PROBATION else "judges beside the running model"
+        self._mailbox.answer(request, ok=True, text=f"{slot.version} {doing}; wait or roll back")
+        return False
 
     async def _activate(self) -> Event | None:
         slot = self._candidate()
@@ -637,15 +742,8 @@ class UpdateLoop:
                 return Event.HEALTHY
             if self._stopping:
                 return None
-            request = self._mailbox.take_request()
-            if request is not None and request.do == "rollback":
-                self._reason = BY_OPERATOR
-                self._mailbox.answer(request, ok=True, text=f"{self._candidate().version} is rolled back")
+            if self._rollback_was_asked(self._candidate()):
                 return Event.ROLLBACK_ASKED
-            if request is not None:
-                self._mailbox.answer(
-                    request, ok=True, text=f"{self._candidate().version} is on probation; wait or roll back"
-                )
             await self._wait_for_work(min(self._settings.tick_s, max(0.0, self._ends_at - self._clock.monotonic())))
 
     async def _restore(self) -> Event | None:
@@ -680,7 +778,7 @@ class UpdateLoop:
 
     async def _take_up(self) -> None:
         """Go on with what a restart or a full disk interrupted."""
-        if self._update.state in (State.TRIAL, State.SELFTEST):
+        if self._update.state in (State.TRIAL, State.SELFTEST, State.SHADOW):
             await self._drive(Event.RESTARTED)
         elif self._update.state is State.PROBATION:
             await self._drive(await self._watch())

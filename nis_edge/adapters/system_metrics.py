@@ -97,6 +97,11 @@ class SystemMetrics:
         return float(found[1])
 
 
+def free_memory_bytes() -> int:
+    """Memory that can be taken without swapping, as the kernel estimates it."""
+    return int(psutil.virtual_memory().available)
+
+
 def own_memory_bytes() -> int:
     """Resident memory of this process."""
     return int(psutil.Process().memory_info().rss)

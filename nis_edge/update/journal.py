@@ -44,7 +44,31 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z._+-]{0,31}\Z")]
 """A model's version as its publisher wrote it; printed, logged and part of file names on the publisher's side."""
-JournalState = Literal["IDLE", "TRIAL", "SELFTEST", "PROBATION", "COMMITTED", "ROLLED_BACK"]
+JournalState = Literal["IDLE", "TRIAL", "SELFTEST", "SHADOW", "PROBATION", "COMMITTED", "ROLLED_BACK"]
+
+
+class ShadowTerms(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The signed bounds of a trial beside the running model (`facts.Shadow`), compact."""
+
+    windows: Count
+    seconds_max: float
+    few_pass: bool
+    agreement_min: float
+    calibration_gap_max: float
+    latency_ratio_max: float | None
+    joules_ratio_max: float | None
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The signed bounds of a trial (`facts.Bounds`), compact: a restart in the middle of it must still know them."""
+
+    memory_bytes: float | None = None
+    latency_ms_max: float | None = None
+    tokens_per_s_min: float | None = None
+    rss_bytes_max: float | None = None
+    watts_max: float | None = None
+    temperature_c_max: float | None = None
+    shadow: ShadowTerms | None = None
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +83,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     """Signed hash of the package's golden list; the self-test must find it."""
     serial: Count = 0
     """Serial of the rollout that offered it: a failed model is offered again only under a newer one."""
+    terms: Terms | None = None
+    """Bounds of its trial; None once it is over."""
 
 
 class RoleFloor(msgspec.Struct, frozen=True):

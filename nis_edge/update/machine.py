@@ -42,6 +42,7 @@ class State(str, Enum):
     STAGED = "STAGED"
     TRIAL = "TRIAL"
     SELFTEST = "SELFTEST"
+    SHADOW = "SHADOW"
     PROBATION = "PROBATION"
     COMMITTED = "COMMITTED"
     ROLLED_BACK = "ROLLED_BACK"
@@ -61,6 +62,8 @@ class Event(str, Enum):
     TRY = "try"
     EXHAUSTED = "exhausted"
     PASSED = "passed"
+    SHADOW_ASKED = "passed, shadow asked"
+    AGREED = "agreed"
     RESTARTED = "restarted"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -79,6 +82,7 @@ class Effect(str, Enum):
     CHECK_ABORT = "look for an abort"
     NEXT_TRY = "try, if one is left"
     SELF_TEST = "run the self-test"
+    SHADOW = "let it judge beside the running model"
     ACTIVATE = "switch to the new model"
     WATCH = "watch its health"
     RESTORE = "switch back"
@@ -132,8 +136,9 @@ def _commit(update: Update, _reason: str) -> Journal:
         release_counter=max(journal.floors.release_counter, trial.release_counter),
         security_epoch=max(journal.floors.security_epoch, trial.security_epoch),
     )
+    kept = msgspec.structs.replace(trial, terms=None)
     return msgspec.structs.replace(
-        journal, active=trial, previous=journal.active, trial=None, tries_left=0, floors=floors
+        journal, active=kept, previous=journal.active, trial=None, tries_left=0, floors=floors
     )
 
 
@@ -176,8 +181,13 @@ TABLE: Final[dict[tuple[State, Event], Row]] = {
     (_S.TRIAL, _E.RESTARTED): Row(_S.TRIAL, (_F.NEXT_TRY,), _keep),
     (_S.TRIAL, _E.EXHAUSTED): Row(_S.ROLLED_BACK, (_F.SETTLE,), _roll_back),
     (_S.SELFTEST, _E.PASSED): Row(_S.PROBATION, (_F.ACTIVATE, _F.WATCH), _renew_tries),
+    (_S.SELFTEST, _E.SHADOW_ASKED): Row(_S.SHADOW, (_F.SHADOW,), _keep),
     (_S.SELFTEST, _E.FAILED): Row(_S.ROLLED_BACK, (_F.SETTLE,), _roll_back),
     (_S.SELFTEST, _E.RESTARTED): Row(_S.TRIAL, (_F.NEXT_TRY,), _keep),
+    (_S.SHADOW, _E.RESTARTED): Row(_S.SHADOW, (_F.SHADOW,), _keep),
+    (_S.SHADOW, _E.AGREED): Row(_S.PROBATION, (_F.ACTIVATE, _F.WATCH), _renew_tries),
+    (_S.SHADOW, _E.FAILED): Row(_S.ROLLED_BACK, (_F.SETTLE,), _roll_back),
+    (_S.SHADOW, _E.ROLLBACK_ASKED): Row(_S.ROLLED_BACK, (_F.SETTLE,), _roll_back),
     (_S.PROBATION, _E.RESTARTED): Row(_S.PROBATION, (_F.WATCH,), _spend_try),
     (_S.PROBATION, _E.EXHAUSTED): Row(_S.ROLLED_BACK, (_F.RESTORE, _F.SETTLE), _roll_back),
     (_S.PROBATION, _E.UNHEALTHY): Row(_S.ROLLED_BACK, (_F.RESTORE, _F.SETTLE), _roll_back),
@@ -253,6 +263,7 @@ def _journalled(state: State) -> JournalState:
         _S.IDLE: "IDLE",
         _S.TRIAL: "TRIAL",
         _S.SELFTEST: "SELFTEST",
+        _S.SHADOW: "SHADOW",
         _S.PROBATION: "PROBATION",
         _S.COMMITTED: "COMMITTED",
         _S.ROLLED_BACK: "ROLLED_BACK",
@@ -270,7 +281,7 @@ def deny(denied: tuple[Denied, ...], slot: Slot, reason: str) -> tuple[Denied, .
 
 def resume(journal: Journal) -> tuple[Update, Event | None]:
     """Where a fresh start finds the update, and the event that sets it going again (None: nothing was under way)."""
-    if journal.trial is None or journal.state not in ("TRIAL", "SELFTEST", "PROBATION"):
+    if journal.trial is None or journal.state not in ("TRIAL", "SELFTEST", "SHADOW", "PROBATION"):
         return Update(journal=journal), None
     update = Update(
         state=State(journal.state), candidate=journal.trial, journal=journal, transitions=journal.transitions

@@ -18,7 +18,9 @@ import msgspec
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
 from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path, read_facts
 from nis_edge.update.journal import Journal, Slot
+from nis_edge.update.journal import Journal, Slot, Terms
 from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, read_rollout, rollout_bucket, rollout_path
+from nis_edge.update.terms import terms_of
 
 if TYPE_CHECKING:
     from nis_edge.pack.layout import Golden
@@ -105,6 +107,7 @@ def judge(rollout: Rollout, target: Target, device: Device, journal: Journal) ->
         length=target.length,
         golden_sha256=facts.golden_sha256,
         serial=rollout.serial,
+        terms=terms if (terms := terms_of(facts)) != Terms() else None,
     )
     if journal.active is not None and journal.active.sha256 == slot.sha256:
         return Verdict(f"{facts.version} is installed")

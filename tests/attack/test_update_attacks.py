@@ -87,7 +87,7 @@ def test_an_unsigned_notice_is_refused(w: World) -> None:
     assert "timestamp" in refused(w, "UntrustedMetadataError", bundle=json.dumps(bundle).encode())
 
 
-def test_27_a_forged_notice_signed_by_a_stranger_is_refused(w: World, tmp_path: Path) -> None:
+def test_case_27_a_forged_notice_signed_by_a_stranger_is_refused(w: World, tmp_path: Path) -> None:
     from tests.support.update_world import Publisher
 
     stranger = Publisher(tmp_path / "stranger", tmp_path / "stranger-web")
@@ -99,14 +99,14 @@ def test_27_a_forged_notice_signed_by_a_stranger_is_refused(w: World, tmp_path: 
     refused(w, "UntrustedMetadataError", bundle=stranger.bundle())
 
 
-def test_1_one_of_two_needed_signatures_is_refused(w: World) -> None:
+def test_case_1_one_of_two_needed_signatures_is_refused(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     rewrite(newest(w, MODELS), lambda d: d["signatures"].pop())
     rewrite(newest(w, MODELS), lambda d: d["signatures"].pop())
     assert "models" in refused(w, "UntrustedMetadataError")
 
 
-def test_2_a_signature_given_twice_counts_once(w: World) -> None:
+def test_case_2_a_signature_given_twice_counts_once(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
 
     def double(document: Any) -> None:
@@ -116,7 +116,7 @@ def test_2_a_signature_given_twice_counts_once(w: World) -> None:
     refused(w, "UntrustedMetadataError")
 
 
-def test_10_a_model_signed_by_a_revoked_key_is_refused(w: World) -> None:
+def test_case_10_a_model_signed_by_a_revoked_key_is_refused(w: World) -> None:
     """The thief holds two of three old keys; the owner has replaced them; the thief signs a model with the old ones."""
     publisher = w.publisher
     thief = w.tmp / "thief"
@@ -157,7 +157,7 @@ def newest_of(folder: Path, role: str) -> Path:
     return max((folder / "metadata").glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0]))
 
 
-def test_11_the_online_rollout_key_cannot_sign_a_model(w: World) -> None:
+def test_case_11_the_online_rollout_key_cannot_sign_a_model(w: World) -> None:
     """The thief of the online keys lists a model in the rollout role itself."""
     repository = w.publisher.repository
     evil = w.tmp / "evil.nis"
@@ -171,7 +171,7 @@ def test_11_the_online_rollout_key_cannot_sign_a_model(w: World) -> None:
     assert "not signed offline" in refused(w, "UntrustedMetadataError")
 
 
-def test_12_a_rollout_with_another_hash_than_the_offline_one_is_refused(w: World) -> None:
+def test_case_12_a_rollout_with_another_hash_than_the_offline_one_is_refused(w: World) -> None:
     role = w.publisher.repository._load(ROLLOUT, Targets)
     offer_by_hand(w, role, "models/tiny/1.0.0.nis", "6" * 64, 10)
     assert "differs from what is signed offline" in refused(w, "UntrustedMetadataError")
@@ -194,14 +194,14 @@ def offer_by_hand(
 @pytest.mark.parametrize(
     "path", ["../../etc/cron.d/evil", "models/../../evil.nis", "/etc/passwd", "models/tiny/..", "models/a/b/c.nis", ""]
 )
-def test_17_a_target_name_with_dots_or_slashes_is_refused_and_touches_nothing(w: World, path: str) -> None:
+def test_case_17_a_target_name_with_dots_or_slashes_is_refused_and_touches_nothing(w: World, path: str) -> None:
     offer_by_hand(w, w.publisher.repository._load(ROLLOUT, Targets), path, "6" * 64, 10)
     before = sorted(str(p) for p in w.tmp.rglob("*") if "device" not in p.parts)
     assert "target name" in refused(w, "UntrustedMetadataError")
     assert sorted(str(p) for p in w.tmp.rglob("*") if "device" not in p.parts) == before
 
 
-def test_13_a_rollout_meant_for_another_cohort_is_refused(w: World) -> None:
+def test_case_13_a_rollout_meant_for_another_cohort_is_refused(w: World) -> None:
     role = w.publisher.repository._load(ROLLOUT, Targets)
     offer_by_hand(w, role, "models/tiny/1.0.0.nis", "6" * 64, 10, cohort="canary")
     assert "cohort" in refused(w, "UntrustedMetadataError")
@@ -221,7 +221,7 @@ def replay(w: World, saved: Path) -> None:
     shutil.copytree(saved, w.tmp / "web")
 
 
-def test_3_a_replayed_timestamp_is_refused(w: World) -> None:
+def test_case_3_a_replayed_timestamp_is_refused(w: World) -> None:
     saved = snapshot_of_web(w)
     w.publisher.publish()
     assert not w.device.check()
@@ -230,7 +230,7 @@ def test_3_a_replayed_timestamp_is_refused(w: World) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "garbage"])
-def test_4_a_replayed_timestamp_is_refused_with_a_cache_that_was_lost(w: World, damage: str) -> None:
+def test_case_4_a_replayed_timestamp_is_refused_with_a_cache_that_was_lost(w: World, damage: str) -> None:
     """python-tuf alone accepts this: its cache is its only memory. Ours is the journal."""
     saved = snapshot_of_web(w)
     w.publisher.publish()
@@ -249,7 +249,7 @@ def test_a_stale_notice_is_refused(w: World) -> None:
     refused(w, "RollbackRefusedError", bundle=stale)
 
 
-def test_5_an_older_list_of_models_under_a_newer_timestamp_is_refused(w: World) -> None:
+def test_case_5_an_older_list_of_models_under_a_newer_timestamp_is_refused(w: World) -> None:
     old = (w.publisher.folder / "metadata" / "2.models.json").read_bytes()
     w.publisher.release("1.1.0", 2, seed=1)
     assert w.device.check(), w.device.error
@@ -268,7 +268,7 @@ def test_5_an_older_list_of_models_under_a_newer_timestamp_is_refused(w: World) 
     assert [f["kind"] for n, f in w.device.events if n == "update.refused"] == ["RollbackRefusedError"]
 
 
-def test_6_after_rotating_its_keys_a_role_may_start_from_a_low_version_again(w: World) -> None:
+def test_case_6_after_rotating_its_keys_a_role_may_start_from_a_low_version_again(w: World) -> None:
     """A thief of the timestamp key made it version 1000000; the owner rotates the key and goes on from 1."""
     repository = w.publisher.repository
     path = repository.metadata / "timestamp.json"
@@ -291,14 +291,14 @@ def test_6_after_rotating_its_keys_a_role_may_start_from_a_low_version_again(w: 
     assert w.device.installed == "2.0.0"
 
 
-def test_7_a_mixed_snapshot_is_refused(w: World) -> None:
+def test_case_7_a_mixed_snapshot_is_refused(w: World) -> None:
     old = newest(w, "snapshot").read_bytes()
     w.publisher.release("2.0.0", 2, seed=1)
     newest(w, "snapshot").write_bytes(old)
     refused(w, "RollbackRefusedError")
 
 
-def test_9_a_chain_of_five_roots_is_followed_and_a_skipped_one_refused(w: World) -> None:
+def test_case_9_a_chain_of_five_roots_is_followed_and_a_skipped_one_refused(w: World) -> None:
     repository = w.publisher.repository
     for _ in range(4):
         repository._sign_next("root", repository._load("root", Root))
@@ -313,12 +313,12 @@ def test_9_a_chain_of_five_roots_is_followed_and_a_skipped_one_refused(w: World)
     refused(w, "RollbackRefusedError")
 
 
-def test_22_expired_metadata_is_refused_and_inference_goes_on(w: World) -> None:
+def test_case_22_expired_metadata_is_refused_and_inference_goes_on(w: World) -> None:
     w.device.clock.advance(timedelta(days=400).total_seconds())
     assert "expired" in refused(w, "UntrustedMetadataError")
 
 
-def test_18_a_device_in_1970_is_updated_and_says_that_time_is_unverified(w: World) -> None:
+def test_case_18_a_device_in_1970_is_updated_and_says_that_time_is_unverified(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     w.device.synced = False
     w.device.clock._wall = 0.0
@@ -328,7 +328,7 @@ def test_18_a_device_in_1970_is_updated_and_says_that_time_is_unverified(w: Worl
     assert w.device.loop.status.clock_state == "bounded"
 
 
-def test_19_a_device_in_1970_refuses_metadata_that_expired_before_its_floor(w: World) -> None:
+def test_case_19_a_device_in_1970_refuses_metadata_that_expired_before_its_floor(w: World) -> None:
     saved = snapshot_of_web(w)
     w.publisher.now = NOW + timedelta(days=60)
     w.device.clock.advance(timedelta(days=60).total_seconds())
@@ -350,7 +350,7 @@ def test_19_a_device_in_1970_refuses_metadata_that_expired_before_its_floor(w: W
     assert "expired" in refused(w, "UntrustedMetadataError")
 
 
-def test_20_a_device_that_thought_it_was_2099_recovers_when_its_clock_is_set(w: World) -> None:
+def test_case_20_a_device_that_thought_it_was_2099_recovers_when_its_clock_is_set(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     w.device.clock._wall, w.device.synced = 4_070_908_800.0, False
     assert w.device.check(), w.device.error
@@ -361,7 +361,7 @@ def test_20_a_device_that_thought_it_was_2099_recovers_when_its_clock_is_set(w: 
     assert w.device.check(), w.device.error
 
 
-def test_14_a_lower_release_counter_is_refused(w: World) -> None:
+def test_case_14_a_lower_release_counter_is_refused(w: World) -> None:
     w.publisher.release("2.0.0", 5, seed=1)
     assert w.device.check(), w.device.error
     w.device.events.clear()
@@ -405,7 +405,7 @@ def test_a_tampered_target_is_refused(w: World) -> None:
     assert "not" in refused(w, "DamagedDownloadError") or "dropped" in w.device.error
 
 
-def test_8_a_target_longer_than_signed_is_cut_off(w: World) -> None:
+def test_case_8_a_target_longer_than_signed_is_cut_off(w: World) -> None:
     package = w.publisher.release("2.0.0", 2, seed=1)
     w.web.faults[file_hash(package)] = endless()
     assert not w.device.check()
@@ -416,7 +416,7 @@ def test_8_a_target_longer_than_signed_is_cut_off(w: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["timestamp.json", "2.root.json", r"\d+\.snapshot.json", r"\d+\.models.json"])
-def test_8_endless_metadata_is_cut_off(w: World, name: str) -> None:
+def test_case_8_endless_metadata_is_cut_off(w: World, name: str) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     w.web.faults[f"/metadata/{name}"] = endless()
     assert "longer than" in refused(w, "UntrustedMetadataError")
@@ -458,7 +458,7 @@ def test_a_notice_cut_anywhere_is_refused_or_harmless(w: World) -> None:
         refused(w, "UntrustedMetadataError", bundle=whole[:length])
 
 
-def test_27_duplicate_and_repeated_notices_change_nothing(w: World) -> None:
+def test_case_27_duplicate_and_repeated_notices_change_nothing(w: World) -> None:
     bundle, journal = w.publisher.bundle(), w.device.store.read_journal()
     for _ in range(3):
         assert not w.device.check(bundle=bundle)
@@ -497,13 +497,13 @@ def test_a_server_that_forbids_the_next_root_is_named_once_because_it_could_hide
     assert "2.root.json is forbidden" in warning["reason"]
 
 
-def test_28_with_a_silent_broker_the_poll_finds_the_update(w: World) -> None:
+def test_case_28_with_a_silent_broker_the_poll_finds_the_update(w: World) -> None:
     w.publisher.release("2.0.0", 2, seed=1)
     assert w.device.check(), w.device.error
     assert w.device.installed == "2.0.0"
 
 
-def test_41_a_rollout_aborted_during_the_download_is_not_activated(w: World) -> None:
+def test_case_41_a_rollout_aborted_during_the_download_is_not_activated(w: World) -> None:
     package = w.publisher.release("2.0.0", 2, seed=1)
 
     def abort(_handler: Any, _data: bytes) -> bool:
@@ -531,7 +531,7 @@ def test_a_rollout_that_is_not_open_is_left_alone_without_an_error(w: World, sta
     assert w.device.installed == "1.0.0"
 
 
-def test_43_a_folder_on_a_stick_runs_the_same_checks(w: World, tmp_path: Path) -> None:
+def test_case_43_a_folder_on_a_stick_runs_the_same_checks(w: World, tmp_path: Path) -> None:
     saved = snapshot_of_web(w)
     package = w.publisher.release("2.0.0", 2, seed=1)
     stick = tmp_path / "stick"

@@ -132,7 +132,7 @@ OUTCOMES = [("lost", 0), ("kept", 0), *(("torn", seed) for seed in range(4))]
 
 
 @pytest.mark.parametrize(("mode", "seed"), OUTCOMES)
-def test_32_a_power_cut_at_any_write_leaves_a_device_that_runs_the_old_or_the_new_model(
+def test_case_32_a_power_cut_at_any_write_leaves_a_device_that_runs_the_old_or_the_new_model(
     tmp_path: Path, mode: str, seed: int
 ) -> None:
     calls = calls_of_an_update(tmp_path)
@@ -210,7 +210,7 @@ def on_probation(tmp: Path, cut_at: int | None = None) -> SimulatedDisk:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_34_35_a_failing_write_or_flush_at_any_call_never_commits_and_leaves_the_old_model_running(
+def test_case_34_35_a_failing_write_or_flush_at_any_call_never_commits_and_leaves_the_old_model_running(
     tmp_path: Path, code: int
 ) -> None:
     calls = calls_of_an_update(tmp_path)
@@ -236,7 +236,7 @@ def test_34_35_a_failing_write_or_flush_at_any_call_never_commits_and_leaves_the
         assert again.served[-1] == sha(NEW), where
 
 
-def test_34_a_download_without_room_is_refused_before_it_starts_and_says_how_much_is_missing(tmp_path: Path) -> None:
+def test_case_34_a_download_without_room_is_refused_before_it_starts_and_says_how_much_is_missing(tmp_path: Path) -> None:
     disk = with_old_model(tmp_path, capacity=40_000)
     bench = Bench(disk, tmp_path)
     bench.boot()
@@ -246,7 +246,7 @@ def test_34_a_download_without_room_is_refused_before_it_starts_and_says_how_muc
     assert "pwrite" not in disk.calls
 
 
-def test_36_a_flipped_bit_in_the_active_model_falls_back_to_the_previous_one_and_the_model_comes_again(
+def test_case_36_a_flipped_bit_in_the_active_model_falls_back_to_the_previous_one_and_the_model_comes_again(
     tmp_path: Path,
 ) -> None:
     disk = with_old_model(tmp_path)
@@ -262,7 +262,7 @@ def test_36_a_flipped_bit_in_the_active_model_falls_back_to_the_previous_one_and
     assert after.served[-1] == sha(NEW)
 
 
-def test_37_with_both_slots_bad_the_factory_model_runs(tmp_path: Path) -> None:
+def test_case_37_with_both_slots_bad_the_factory_model_runs(tmp_path: Path) -> None:
     disk = with_old_model(tmp_path)
     bench = Bench(disk, tmp_path)
     bench.boot()
@@ -276,7 +276,7 @@ def test_37_with_both_slots_bad_the_factory_model_runs(tmp_path: Path) -> None:
     assert booted.update.journal.floors.release_counter == 2, "the floor outlives the models"
 
 
-def test_16_a_model_swapped_between_verification_and_load_is_not_what_is_loaded(tmp_path: Path) -> None:
+def test_case_16_a_model_swapped_between_verification_and_load_is_not_what_is_loaded(tmp_path: Path) -> None:
     store = SlotStore(tmp_path / "update")
     store.prepare()
     partial = store.begin(sha(NEW), len(NEW))
@@ -327,7 +327,7 @@ async def failing(_fd: int, _golden: str | None) -> Report:
     return Report(passed=False, reason="golden entry 0: the logits are not the golden ones")
 
 
-def test_39_a_model_that_fails_its_test_is_rolled_back_once_and_not_tried_again(tmp_path: Path) -> None:
+def test_case_39_a_model_that_fails_its_test_is_rolled_back_once_and_not_tried_again(tmp_path: Path) -> None:
     disk = with_old_model(tmp_path)
     bench = Bench(disk, tmp_path, self_test=failing)
     bench.boot()

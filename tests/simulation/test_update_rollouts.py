@@ -50,7 +50,7 @@ def test_a_document_for_this_device_goes_before_its_cohort_s(w: World) -> None:
     assert w.device.installed == "2.0.0"
 
 
-def test_13_another_device_s_override_is_refused_wherever_it_is_put(w: World) -> None:
+def test_case_13_another_device_s_override_is_refused_wherever_it_is_put(w: World) -> None:
     other = w.publisher.document("2.0.0", 5, device="dev-2")
     w.publisher.sign_document(other)
     assert not w.device.check()
@@ -63,7 +63,7 @@ def test_13_another_device_s_override_is_refused_wherever_it_is_put(w: World) ->
     assert w.device.installed == "1.0.0"
 
 
-def test_13_another_device_s_bundle_is_refused(w: World) -> None:
+def test_case_13_another_device_s_bundle_is_refused(w: World) -> None:
     w.publisher.sign_document(w.publisher.document("2.0.0", 5))
     bundle = msgspec.json.decode(w.publisher.bundle())
     assert not w.device.check(bundle=msgspec.json.encode({**bundle, "device": "dev-2"}))
@@ -123,7 +123,7 @@ def test_without_a_believable_clock_a_window_waits_or_goes_as_its_document_says(
 
 
 @pytest.mark.parametrize("years", [-56, 73])
-def test_21_a_clock_that_jumps_in_the_middle_of_a_download_harms_nothing(w: World, years: int) -> None:
+def test_case_21_a_clock_that_jumps_in_the_middle_of_a_download_harms_nothing(w: World, years: int) -> None:
     w.publisher.sign_document(w.publisher.document("2.0.0", 5))
     before = w.device.clock.wall()
 
@@ -142,7 +142,7 @@ def test_21_a_clock_that_jumps_in_the_middle_of_a_download_harms_nothing(w: Worl
 # --- recalls ----------------------------------------------------------------------------------------------------------
 
 
-def test_41_an_abort_that_is_published_during_the_download_ends_it(w: World) -> None:
+def test_case_41_an_abort_that_is_published_during_the_download_ends_it(w: World) -> None:
     w.publisher.sign_document(w.publisher.document("2.0.0", 5))
     recall = w.publisher.document("2.0.0", 6, state="aborted")
     halted = threading.Event()

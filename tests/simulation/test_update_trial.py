@@ -55,7 +55,7 @@ HANG = (sys.executable, "-c", "import time; time.sleep(600)")
         (HANG, 0.2, False, "did not end"),
     ],
 )
-def test_39_a_bad_model_is_rolled_back_once_denied_and_its_bytes_removed(
+def test_case_39_a_bad_model_is_rolled_back_once_denied_and_its_bytes_removed(
     w: World, command: Any, seconds: float, wrong: bool, said: str
 ) -> None:
     with_self_test(w, subprocess_self_test(command, seconds) if command else subprocess_self_test())
@@ -142,7 +142,7 @@ def test_a_restart_on_probation_loads_the_trial_and_watches_on(w: World) -> None
     assert w.device.installed == "2.0.0"
 
 
-def test_40_a_trial_that_crashes_the_daemon_is_left_after_its_tries(w: World) -> None:
+def test_case_40_a_trial_that_crashes_the_daemon_is_left_after_its_tries(w: World) -> None:
     new, old = on_probation(w), w.device.in_service[0]
     starts = [w.device.boot().model for _ in range(UPDATE_TRIES + 1)]
     assert starts.count(new) == UPDATE_TRIES - 1, "the first of the tries was the switch itself"
@@ -165,7 +165,7 @@ def test_a_trial_that_does_not_load_at_start_is_rolled_back_at_once(w: World) ->
     assert w.device.store.read_journal().trial is None  # type: ignore[union-attr]
 
 
-def test_38_on_a_disk_that_cannot_be_written_the_trial_waits_and_the_active_model_runs(
+def test_case_38_on_a_disk_that_cannot_be_written_the_trial_waits_and_the_active_model_runs(
     w: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
@@ -296,7 +296,7 @@ def test_every_state_of_an_update_is_told(w: World) -> None:
     assert w.device.statuses[-1].in_progress is False
 
 
-def test_25_a_target_that_stays_missing_is_given_up_after_bounded_tries_with_growing_pauses(w: World) -> None:
+def test_case_25_a_target_that_stays_missing_is_given_up_after_bounded_tries_with_growing_pauses(w: World) -> None:
     from tests.support.web_folder import status
 
     package = w.publisher.release("2.0.0", 2, seed=1)
@@ -308,7 +308,7 @@ def test_25_a_target_that_stays_missing_is_given_up_after_bounded_tries_with_gro
     assert w.device.loop.update.state is State.IDLE
 
 
-def test_23_a_broken_download_goes_on_at_the_next_look(w: World) -> None:
+def test_case_23_a_broken_download_goes_on_at_the_next_look(w: World) -> None:
     from tests.support.web_folder import cut_after
 
     package = w.publisher.release("2.0.0", 2, seed=1)

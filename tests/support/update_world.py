@@ -162,6 +162,9 @@ class EdgeDevice:
     health: Any = None
     policy: FetchPolicy | None = None
     blocks: Any = None
+    gauges: Any = None
+    understudy: Any = None
+    on_unload: Any = None
     reports: list[bytes] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     statuses: list[UpdateStatus] = field(default_factory=list)
@@ -202,6 +205,9 @@ class EdgeDevice:
             sleep=self.sleep,
             policy=self.policy,
             blocks=self.blocks,
+            gauges=self.gauges,
+            understudy=self.understudy,
+            on_unload=self.on_unload,
             reporter=Reporter(self.folder / "update", self.log, self.clock, self.reports.append),
         )
         return booted

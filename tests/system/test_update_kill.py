@@ -27,8 +27,8 @@ from tests.support.web_folder import web_folder
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLED = ("pwrite64", "write", "fsync", "rename", "mkdir", "ftruncate", "openat")
-FAILED = ("pwrite64", "fsync", "rename", "ftruncate")
+KILLED = ("pwrite64", "write", "fsync", "fallocate", "rename", "mkdir", "openat")
+FAILED = ("pwrite64", "fsync", "fallocate", "rename")
 """An interpreter that cannot open or write its own files proves nothing about updates."""
 CASES = [
     *((call, "signal=KILL") for call in KILLED),
@@ -121,7 +121,7 @@ def counts(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Counter[
 
 
 @pytest.mark.parametrize(("call", "fault"), CASES)
-def test_31_34_35_a_fault_at_any_call_of_an_update_leaves_a_device_that_starts_the_old_or_the_new_model(
+def test_case_31_34_35_a_fault_at_any_call_of_an_update_leaves_a_device_that_starts_the_old_or_the_new_model(
     ground: Ground, counts: Counter[str], tmp_path: Path, call: str, fault: str
 ) -> None:
     total, hits = counts[call], 0

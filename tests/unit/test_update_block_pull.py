@@ -81,7 +81,7 @@ def test_a_model_comes_over_the_broker_alone() -> None:
     ],
     ids=["lost", "duplicated", "corrupted", "garbage between", "of another file"],
 )
-def test_29_a_lost_duplicate_or_corrupt_block_is_the_only_one_that_is_asked_for_again(
+def test_case_29_a_lost_duplicate_or_corrupt_block_is_the_only_one_that_is_asked_for_again(
     mishap: Callable[[int, bytes], list[bytes]],
 ) -> None:
     broker, (store, sink) = Broker(mishap), begun()

@@ -90,7 +90,7 @@ def test_the_first_target_that_fails_ends_the_command(client: Client) -> None:
     assert list(client.targets.iterdir()) == []
 
 
-def test_4_a_lost_cache_does_not_make_a_replay_acceptable(client: Client, publisher: Publisher) -> None:
+def test_case_4_a_lost_cache_does_not_make_a_replay_acceptable(client: Client, publisher: Publisher) -> None:
     old = (publisher.web / "metadata" / "timestamp.json").read_bytes()
     publisher.publish()
     assert client.refresh() == 0

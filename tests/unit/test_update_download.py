@@ -61,7 +61,7 @@ def test_a_whole_download_arrives(web: WebFolder) -> None:
     assert web.requests == [("/model", "")]
 
 
-def test_23_a_download_that_broke_off_goes_on_where_it_stopped(web: WebFolder) -> None:
+def test_case_23_a_download_that_broke_off_goes_on_where_it_stopped(web: WebFolder) -> None:
     sink = Memory()
     web.faults["model"] = cut_after(100_000)
     with pytest.raises(DownloadInterruptedError, match="what arrived is kept"):
@@ -73,7 +73,7 @@ def test_23_a_download_that_broke_off_goes_on_where_it_stopped(web: WebFolder) -
     assert sink.restarts == 0
 
 
-def test_23_a_flapping_connection_comes_to_its_end(web: WebFolder) -> None:
+def test_case_23_a_flapping_connection_comes_to_its_end(web: WebFolder) -> None:
     sink = Memory()
     web.faults["model"] = cut_after(40_000, times=7)
     for _ in range(7):
@@ -83,7 +83,7 @@ def test_23_a_flapping_connection_comes_to_its_end(web: WebFolder) -> None:
     assert sink.data == DATA
 
 
-def test_24_a_server_that_ignores_range_makes_it_start_over_and_not_mix(web: WebFolder) -> None:
+def test_case_24_a_server_that_ignores_range_makes_it_start_over_and_not_mix(web: WebFolder) -> None:
     sink = Memory(data=bytearray(b"?" * 1000))
     web.faults["model"] = body(DATA, 200)
     fill(web, sink)
@@ -103,7 +103,7 @@ def test_24_a_server_that_ignores_range_makes_it_start_over_and_not_mix(web: Web
         "bytes " + "9" * 500,
     ],
 )
-def test_24_a_wrong_content_range_is_not_believed(web: WebFolder, content_range: str) -> None:
+def test_case_24_a_wrong_content_range_is_not_believed(web: WebFolder, content_range: str) -> None:
     sink = Memory(data=bytearray(DATA[:1000]))
     web.faults["model"] = body(DATA[1000:], 206, {"Content-Range": content_range})
     with pytest.raises(DownloadInterruptedError, match="another range"):
@@ -119,7 +119,7 @@ def test_a_range_beyond_the_file_starts_over(web: WebFolder) -> None:
 
 
 @pytest.mark.parametrize("code", [403, 404, 410, 429, 500, 503])
-def test_25_an_error_status_ends_the_attempt_and_keeps_what_arrived(web: WebFolder, code: int) -> None:
+def test_case_25_an_error_status_ends_the_attempt_and_keeps_what_arrived(web: WebFolder, code: int) -> None:
     sink = Memory(data=bytearray(DATA[:1000]))
     web.faults["model"] = status(code)
     with pytest.raises(DownloadInterruptedError, match=f"status {code}"):
@@ -139,13 +139,13 @@ def test_retry_after_is_heeded_within_bounds(web: WebFolder, header: str, second
     assert caught.value.retry_after_s == seconds
 
 
-def test_26_a_server_that_dribbles_is_given_up_on(web: WebFolder) -> None:
+def test_case_26_a_server_that_dribbles_is_given_up_on(web: WebFolder) -> None:
     ticks = iter(range(0, 10_000_000, 10_000))
     with pytest.raises(DownloadInterruptedError, match="too slow"):
         fill(web, Memory(), monotonic=lambda: float(next(ticks)))
 
 
-def test_26_a_server_that_falls_silent_is_given_up_on(web: WebFolder) -> None:
+def test_case_26_a_server_that_falls_silent_is_given_up_on(web: WebFolder) -> None:
     import threading
 
     released = threading.Event()

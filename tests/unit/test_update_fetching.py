@@ -94,7 +94,7 @@ def test_a_delta_that_fails_is_said_and_the_whole_follows_where_bytes_are_free(w
     assert len(w.device.logged("delta.failed")) == 1
 
 
-def test_30_a_delta_that_fails_on_a_metered_link_brings_no_silent_full_download(w: World) -> None:
+def test_case_30_a_delta_that_fails_on_a_metered_link_brings_no_silent_full_download(w: World) -> None:
     package, ref = release_with_delta(w, damage=True)
     with_policy(w, FetchPolicy(metered=lambda: True, metered_bytes_max=ref.length))
     before = w.device.running

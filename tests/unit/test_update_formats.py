@@ -138,7 +138,7 @@ def test_a_format_cut_at_any_byte_of_its_head_is_refused(data: bytes, reader: Ca
 ROLLOUT = Rollout(cohort="stable", serial=3, target="models/tiny/1.nis", sha256="a" * 64, length=9, open_bp=5000)
 
 
-def test_13_a_document_that_speaks_to_one_device_is_read_only_as_that() -> None:
+def test_case_13_a_document_that_speaks_to_one_device_is_read_only_as_that() -> None:
     mine = msgspec.structs.replace(ROLLOUT, device="dev-1")
     assert read_rollout(encode_rollout(mine), "other-cohort", "dev-1") == mine
     for cohort, device in (("stable", None), ("stable", "dev-2")):

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from nis_edge.limits import UPDATE_DENIED_MAX, UPDATE_KEYS_MAX, UPDATE_ROLES_MAX
 from nis_edge.update import journal as j
-from nis_edge.update.journal import Denied, Floors, Journal, RoleFloor, Slot, decode_record, encode_record, newest
+from nis_edge.update.journal import (
+    Denied,
+    Floors,
+    Journal,
+    RoleFloor,
+    ShadowTerms,
+    Slot,
+    Terms,
+    decode_record,
+    encode_record,
+    newest,
+)
 
 SLOT = Slot(sha256="a" * 64, version="1.0.0", release_counter=3)
 
@@ -39,7 +50,7 @@ def test_two_generations_in_a_row_never_share_a_place() -> None:
 
 
 @pytest.mark.parametrize("torn_at", [0, 1, 27, 28, 29, 200, 512, 2048, 4095])
-def test_33_a_torn_newest_record_leaves_the_older_one_in_force(torn_at: int) -> None:
+def test_case_33_a_torn_newest_record_leaves_the_older_one_in_force(torn_at: int) -> None:
     old, new = Journal(generation=4, active=SLOT), Journal(generation=6, active=None, tries_left=1)
     data = bytearray(j.JOURNAL_BYTES)
     data[: j.RECORD_BYTES] = encode_record(new)[:torn_at] + encode_record(old)[torn_at:]
@@ -104,13 +115,21 @@ def test_the_fullest_journal_fits_one_record() -> None:
         serial=2**53,
         golden_sha256="e" * 64,
     )
+    shadow = ShadowTerms(
+        windows=100_000, seconds_max=604_799.123, few_pass=False, agreement_min=0.123456, calibration_gap_max=0.123456,
+        latency_ratio_max=123.456789, joules_ratio_max=123.456789,
+    )  # fmt: skip
+    terms = Terms(
+        memory_bytes=2.0**53, latency_ms_max=12345.678, tokens_per_s_min=12345.678, rss_bytes_max=2.0**53,
+        watts_max=12345.678, temperature_c_max=12345.678, shadow=shadow,
+    )  # fmt: skip
     denied = Denied(sha256="f" * 64, serial=2**53, reason="x" * j.DENIED_REASON_CHARS)
     floor = RoleFloor(2**53, ("abcdef01",) * UPDATE_KEYS_MAX)
     full = Journal(
         generation=2**53,
         state="ROLLED_BACK",
         active=slot,
-        trial=slot,
+        trial=msgspec.structs.replace(slot, terms=terms),
         previous=slot,
         tries_left=3,
         transitions=28,

@@ -67,7 +67,7 @@ def test_the_journal_first_names_a_model_when_its_bytes_are_whole_and_verified()
     assert update.journal.trial == NEW
 
 
-def test_14_the_counter_floor_rises_only_when_a_model_is_committed() -> None:
+def test_case_14_the_counter_floor_rises_only_when_a_model_is_committed() -> None:
     update = on_probation()
     assert update.journal.floors.release_counter == 0
     update, _ = step(update, Event.HEALTHY)
@@ -92,7 +92,7 @@ def test_every_journal_write_has_a_new_generation() -> None:
     assert len(generations) == 4
 
 
-def test_40_a_self_test_that_takes_the_device_down_is_run_no_more_often_than_there_are_tries() -> None:
+def test_case_40_a_self_test_that_takes_the_device_down_is_run_no_more_often_than_there_are_tries() -> None:
     update, runs = walk(Update(journal=Journal(active=OLD)), *HAPPY[:5])[0], 0
     while next_try(update) is Event.TRY:
         update, effects = step(update, Event.TRY)
@@ -109,7 +109,7 @@ def test_40_a_self_test_that_takes_the_device_down_is_run_no_more_often_than_the
     assert update.journal.denial(NEW.sha256, NEW.serial) is not None
 
 
-def test_40_a_model_that_crashes_the_daemon_on_probation_is_started_no_more_often_than_there_are_tries() -> None:
+def test_case_40_a_model_that_crashes_the_daemon_on_probation_is_started_no_more_often_than_there_are_tries() -> None:
     update, starts = on_probation(), 1
     while True:
         update, event = resume(update.journal)

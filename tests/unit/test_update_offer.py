@@ -49,7 +49,7 @@ def test_an_equal_release_counter_is_allowed_so_that_a_damaged_model_can_come_ag
     assert verdict(Journal(floors=Floors(release_counter=5))).slot is not None
 
 
-def test_14_a_lower_release_counter_is_refused() -> None:
+def test_case_14_a_lower_release_counter_is_refused() -> None:
     answer = verdict(Journal(floors=Floors(release_counter=6)))
     assert (answer.slot, answer.refusal) == (None, RollbackRefusedError)
 
@@ -89,7 +89,7 @@ def test_an_agent_that_is_new_enough_is_enough(minimum: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"sha256": "b" * 64}, {"length": 11}, {"target": "models/m/3.0.0.nis"}])
-def test_12_a_rollout_that_differs_from_the_offline_signature_is_refused(change: dict[str, Any]) -> None:
+def test_case_12_a_rollout_that_differs_from_the_offline_signature_is_refused(change: dict[str, Any]) -> None:
     answer = verdict(rollout=msgspec.structs.replace(ROLLOUT, **change))
     assert answer.refusal is UntrustedMetadataError
 
@@ -134,7 +134,7 @@ def test_a_rollout_document_reads_back() -> None:
     ["models/../x.nis", "../x", "/models/m/1.nis", "models/m/1.nis/", "models/M/1.nis", "models/m/.nis", "models/m/1",
      "models/m/1.nis\n", "models//1.nis", "models/m/a%2e%2e.nis", "models\\m\\1.nis"],
 )  # fmt: skip
-def test_17_only_one_shape_of_target_name_passes(path: str) -> None:
+def test_case_17_only_one_shape_of_target_name_passes(path: str) -> None:
     with pytest.raises(UntrustedMetadataError, match="target name"):
         check_path(path)
 
@@ -192,7 +192,7 @@ def test_without_any_knowledge_time_is_at_least_the_release() -> None:
     assert trusted_time(0.0, synced=False, floor_s=0) == TrustedTime(RELEASED_AT_S, "unknown")
 
 
-def test_20_an_unsynchronised_clock_never_raises_the_floor() -> None:
+def test_case_20_an_unsynchronised_clock_never_raises_the_floor() -> None:
     now = trusted_time(4_070_908_800.0, synced=False, floor_s=RELEASED_AT_S)
     assert raised_floor(RELEASED_AT_S, now, None) == RELEASED_AT_S
 

@@ -60,7 +60,7 @@ def test_a_package_without_golden_entries_fails(tmp_path: Path) -> None:
     assert "no golden" in examine(tmp_path / "p.nis", None, ReferenceModel).reason
 
 
-def test_39_a_model_that_computes_something_else_fails(tmp_path: Path) -> None:
+def test_case_39_a_model_that_computes_something_else_fails(tmp_path: Path) -> None:
     package = golden_package(tmp_path / "p.nis", "1.0.0", wrong_golden=True)
     assert "not the recorded ones" in examine(package, None, ReferenceModel).reason
 
@@ -69,7 +69,7 @@ def test_golden_entries_other_than_the_signed_ones_fail(good: Path) -> None:
     assert "not the signed ones" in examine(good, "0" * 64, ReferenceModel).reason
 
 
-def test_39_a_model_whose_numbers_overflow_fails_even_when_its_publisher_recorded_them(tmp_path: Path) -> None:
+def test_case_39_a_model_whose_numbers_overflow_fails_even_when_its_publisher_recorded_them(tmp_path: Path) -> None:
     manifest = tiny_manifest(tokenizer=False, context=32)
     tensors = tiny_tensors(manifest)
     tensors["norm"] = np.full_like(tensors["norm"], 3e38)
@@ -114,13 +114,13 @@ def test_an_engine_that_cannot_open_it_fails(good: Path) -> None:
         ("import sys\nwhile True: sys.stdout.write('x' * 65536)", "SIGKILL"),
     ],
 )
-def test_39_a_test_that_crashes_or_lies_is_a_failed_test(good: Path, code: str, said: str) -> None:
+def test_case_39_a_test_that_crashes_or_lies_is_a_failed_test(good: Path, code: str, said: str) -> None:
     report = run(good, command=python(code))
     assert not report.passed
     assert said in report.reason
 
 
-def test_39_a_test_that_hangs_is_ended_and_failed(good: Path) -> None:
+def test_case_39_a_test_that_hangs_is_ended_and_failed(good: Path) -> None:
     report = run(good, command=python("import time; time.sleep(600)"), seconds=0.3)
     assert (report.passed, report.reason) == (False, "the self-test did not end within 0 s")
 
