@@ -65,7 +65,8 @@ from nis_edge.trial import Gauges
 from nis_edge.understudy import Understudy
 from nis_edge.update.bundle import bundle_topic, device_bundle_topic
 from nis_edge.update.status import UpdateStatus
-from nis_edge.updating import Activation, UpdateLoop, UpdateSettings, describe_device
+from nis_edge.update_settings import Activation, UpdateSettings, describe_device
+from nis_edge.updating import UpdateLoop
 from nis_edge.wire import discovery
 from nis_edge.wire.codec import encode
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, Reading

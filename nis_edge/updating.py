@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,30 +28,23 @@ from nis_edge.errors import (
     TrialFailedError,
 )
 from nis_edge.fetching import BlockSource, Fetcher, FetchPolicy
-from nis_edge.limits import UPDATE_MEMORY_SLACK_BYTES
 from nis_edge.lookout import Look, Lookout
 from nis_edge.mailbox import Mailbox, Request
 from nis_edge.reporting import Reporter
-from nis_edge.selftest import Report as SelfTestReport
-from nis_edge.trial import Gauges, SelfTest, SubprocessSelfTest, WattsWhile
-from nis_edge.understudy import ShadowFailedError, Understudy
+from nis_edge.trial import Gauges, SelfTest, SubprocessSelfTest
+from nis_edge.trying import Trial
+from nis_edge.understudy import Understudy
 from nis_edge.update.divergence import Carrier, Divergence
 from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts
-from nis_edge.update.journal import Floors, ShadowTerms, Slot
+from nis_edge.update.journal import Floors, Slot
 from nis_edge.update.machine import Effect, Event, State, Update, next_try, step, with_floors
-from nis_edge.update.offer import Device, judge, offered_version
+from nis_edge.update.offer import judge, offered_version
 from nis_edge.update.report import Outcome, Report
 from nis_edge.update.rollout import Rollout, starts_in_s, window_opens_in_s
 from nis_edge.update.status import UpdateStatus, status_of
-from nis_edge.update.terms import Figures, Judged, Pair, judge_figures, judge_shadow
 from nis_edge.update.time_floor import ClockState, TrustedTime, trusted_time
+from nis_edge.update_settings import Activation, UpdateSettings
 from nis_edge.waiting import within
-
-PROBATION_S: Final = 1800.0
-"""How long a new model is watched before it is committed (design: ota section 4)."""
-
-TICK_S: Final = 2.0
-"""How often the loop looks for an operator's request and at the health of a model on probation."""
 
 BY_OPERATOR: Final = "rolled back by the operator"
 
@@ -65,49 +56,6 @@ NOTICE_PAUSE_S: Final = 2.0
 
 PROGRESS_STEP: Final = 10
 """Per cent of a download between two status records."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """The model to put in service: `path` is valid until `on_activate` returns; None: the factory model."""
-
-    path: Path | None
-    slot: Slot | None
-
-
-@dataclass(frozen=True)
-class UpdateSettings:
-    """What the loop needs to know; seconds and places."""
-
-    folder: Path
-    """State of updates, e.g. /var/lib/nis-edge/update."""
-    device: Device
-    repository: str | None = None
-    """URL of the published folder; None: only bundles and imports, whose targets need a repository too."""
-    root: Path | None = None
-    """The root metadata this device was given."""
-    poll_s: float = 6 * 3600.0
-    probation_s: float = PROBATION_S
-    tick_s: float = TICK_S
-    factory_version: str | None = None
-    rate_bytes_per_s: float | None = None
-
-
-def describe_device(device_id: str, cohort: str, hardware: str | None = None) -> Device:
-    """This machine as offers are judged against it.
-
-    Args:
-        device_id: its configured id.
-        cohort: its configured cohort.
-        hardware: a configured hardware class, besides what the machine itself says.
-    """
-    classes = {platform.machine()}
-    with contextlib.suppress(OSError):
-        model = Path("/proc/device-tree/model").read_bytes()[:64].rstrip(b"\0").decode("ascii", "ignore")
-        classes.add("-".join(model.lower().split()))
-    if hardware:
-        classes.add(hardware)
-    return Device(id=device_id, cohort=cohort, hardware=frozenset(filter(None, classes)), agent_version=__version__)
 
 
 class UpdateLoop:
@@ -163,7 +111,6 @@ class UpdateLoop:
         self._log = self._reporter.note
         self._publish_status = publish_status
         self._health = health
-        self._self_test: SelfTest = self_test if self_test is not None else SubprocessSelfTest()
         self._clock_synced = clock_synced
         self._sleep = sleep
         self._lookout = Lookout(
@@ -176,9 +123,15 @@ class UpdateLoop:
             settings.rate_bytes_per_s,
         )
         self._mailbox = Mailbox(settings.folder)
-        self._gauges = gauges if gauges is not None else Gauges()
-        self._understudy = understudy
-        self._on_unload = on_unload
+        self._trial = Trial(
+            store,
+            self_test if self_test is not None else SubprocessSelfTest(),
+            gauges if gauges is not None else Gauges(),
+            understudy,
+            on_unload,
+            self._clock,
+            self._log,
+        )
         self._wake = asyncio.Event()
         self._notices: dict[str, bytes] = {}
         self._last_notice: bytes | None = None
@@ -592,100 +545,33 @@ class UpdateLoop:
 
     async def _run_self_test(self) -> Event:
         slot = self._candidate()
-        fd = await asyncio.to_thread(self._store.open_verified, slot.sha256, slot.length or None)
-        if fd is None:
-            self._fail_trial(slot, "the stored model is damaged")
-            return Event.FAILED
-        unloaded = await self._make_room(slot)
-        watts = WattsWhile(self._gauges.watts)
-        try:
-            async with watts:
-                report = await self._self_test(fd, slot.golden_sha256)
-            reason = report.reason
-            if report.passed:
-                reason = self._breach(slot, report, watts.mean)
-        except OSError as error:
-            reason = f"the self-test could not be started: {error}"
-        finally:
-            self._store.close(fd)
+        reason = await self._trial.test(slot)
         if reason:
             self._fail_trial(slot, reason)
-            if unloaded:
+            if self._trial.unloaded:
                 await self._restore()
             return Event.FAILED
-        self._detail = f"self-test passed: {report.golden_entries} golden entries"
-        self._log("trial.passed", sha256=slot.sha256, version=slot.version, latency_ms_p50=report.latency_ms_p50)
-        if slot.terms is not None and slot.terms.shadow is not None:
-            return Event.SHADOW_ASKED
-        return Event.PASSED
-
-    async def _make_room(self, slot: Slot) -> bool:
-        """Unload the running model when memory has no room for two; whether it was. The rules judge meanwhile."""
-        needed = int((slot.terms.memory_bytes if slot.terms is not None else None) or slot.length)
-        free = self._gauges.free_memory_bytes()
-        if self._on_unload is None or free is None or needed + UPDATE_MEMORY_SLACK_BYTES <= free:
-            return False
-        reason = f"{slot.version} needs {needed} bytes for its test, {free} are free beside the running model"
-        self._log("model.unloaded", reason=reason, unharmed="the rules judge alone until a model is back")
-        self._on_unload(f"unloaded for a moment: {reason}")
-        return True
-
-    def _breach(self, slot: Slot, report: SelfTestReport, watts: float | None) -> str:
-        """Which signed bound the self-test broke; empty: none."""
-        if slot.terms is None:
-            return ""
-        figures = Figures(
-            latency_ms=report.latency_ms_p50,
-            tokens_per_s=report.tokens_per_s,
-            rss_bytes=report.peak_rss_bytes,
-            watts=watts,
-            temperature_c=self._gauges.temperature_c(),
-        )
-        return self._say_judged(slot, judge_figures(slot.terms, figures))
-
-    def _say_judged(self, slot: Slot, judged: Judged) -> str:
-        if judged.unmeasured:
-            missing = ", ".join(judged.unmeasured)
-            self._log("trial.unmeasured", sha256=slot.sha256, figures=missing, unharmed="these bounds were not judged")
-        return judged.breach or ""
+        self._detail = f"{slot.version} passed its self-test"
+        shadow_asked = slot.terms is not None and slot.terms.shadow is not None
+        return Event.SHADOW_ASKED if shadow_asked else Event.PASSED
 
     async def _run_shadow(self) -> Event | None:
-        """The candidate judges beside the running model until enough windows were compared or the time is over."""
-        slot = self._candidate()
-        assert slot.terms is not None
-        assert slot.terms.shadow is not None
-        terms, understudy = slot.terms.shadow, self._understudy
-        if understudy is None:
-            return self._end_shadow(slot, terms, [], "no events come here to be judged")
-        fd = await asyncio.to_thread(self._store.open_verified, slot.sha256, slot.length or None)
-        if fd is None:
-            self._fail_trial(slot, "the stored model is damaged")
-            return Event.FAILED
-        self._tell(f"{slot.version} passed its self-test; it judges beside the running model")
-        ends_at = self._clock.monotonic() + terms.seconds_max
-        try:
-            await understudy.begin(fd)
-            while (left_s := ends_at - self._clock.monotonic()) > 0 and not self._stopping:
-                if await understudy.watch(terms, min(self._settings.tick_s, left_s)):
-                    break
-                if self._rollback_was_asked(slot):
-                    return Event.ROLLBACK_ASKED
-        except (ShadowFailedError, OSError) as error:
-            self._fail_trial(slot, f"beside the running model: {error}")
-            return Event.FAILED
-        finally:
-            await understudy.end()
-            self._store.close(fd)
-        if self._stopping:
-            return None
-        return self._end_shadow(slot, terms, understudy.pairs, f"{len(understudy.pairs)} windows were compared")
+        slot, asked = self._candidate(), False
+        if self._trial.unloaded:
+            await self._restore()  # it must be there to be compared with
 
-    def _end_shadow(self, slot: Slot, terms: ShadowTerms, pairs: Sequence[Pair], seen: str) -> Event:
-        breach = self._say_judged(slot, judge_shadow(terms, pairs))
-        if breach:
-            self._fail_trial(slot, f"beside the running model: {breach}")
+        def interrupted() -> bool:
+            nonlocal asked
+            asked = self._rollback_was_asked(slot)
+            return asked or self._stopping
+
+        self._tell(f"{slot.version} passed its self-test; it judges beside the running model")
+        reason = await self._trial.beside(slot, self._settings.tick_s, interrupted)
+        if reason is None:
+            return Event.ROLLBACK_ASKED if asked else None
+        if reason:
+            self._fail_trial(slot, reason)
             return Event.FAILED
-        self._log("shadow.passed", sha256=slot.sha256, version=slot.version, windows=len(pairs), seen=seen)
         return Event.AGREED
 
     def _rollback_was_asked(self, slot: Slot) -> bool:

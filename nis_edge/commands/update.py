@@ -24,7 +24,7 @@ from nis_edge.errors import UpdateError
 from nis_edge.mailbox import Mailbox, Request
 
 if TYPE_CHECKING:
-    from nis_edge.updating import Activation
+    from nis_edge.update_settings import Activation
 
 DESCRIPTION = "Model updates of this device: what is installed, what is offered, and the operator's say in it."
 EXAMPLE = "nis-edge update import /media/usb/nis --config /etc/nis-edge/nis-edge.toml"
@@ -220,7 +220,8 @@ async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) ->
     from nis_edge.starting import take_state_folder
     from nis_edge.update.journal import Journal
     from nis_edge.update.machine import State, resume
-    from nis_edge.updating import UpdateLoop, UpdateSettings, describe_device
+    from nis_edge.update_settings import UpdateSettings, describe_device
+    from nis_edge.updating import UpdateLoop
 
     with take_state_folder(folder):
         store = SlotStore(folder / "update")

@@ -1,4 +1,4 @@
-"""The cases that the update design promises are tests that carry their number: this is the map from one to the other."""
+"""The cases that the update design promises are tests that carry their number: the map from one to the other."""
 
 from __future__ import annotations
 

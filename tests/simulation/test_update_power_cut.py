@@ -22,7 +22,8 @@ from nis_edge.lookout import Look
 from nis_edge.selftest import Report
 from nis_edge.update.machine import State
 from nis_edge.update.offer import Rollout, Target
-from nis_edge.updating import Activation, UpdateLoop, UpdateSettings
+from nis_edge.update_settings import Activation, UpdateSettings
+from nis_edge.updating import UpdateLoop
 from tests.support.clock import SteppedClock
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from tests.support.update_world import DEVICE, passing_self_test
@@ -236,7 +237,9 @@ def test_case_34_35_a_failing_write_or_flush_at_any_call_never_commits_and_leave
         assert again.served[-1] == sha(NEW), where
 
 
-def test_case_34_a_download_without_room_is_refused_before_it_starts_and_says_how_much_is_missing(tmp_path: Path) -> None:
+def test_case_34_a_download_without_room_is_refused_first_and_says_how_much_is_missing(
+    tmp_path: Path,
+) -> None:
     disk = with_old_model(tmp_path, capacity=40_000)
     bench = Bench(disk, tmp_path)
     bench.boot()

@@ -17,7 +17,7 @@ from nis_edge.limits import UPDATE_TRIES
 from nis_edge.mailbox import Answer, Mailbox, Request
 from nis_edge.selftest import Report
 from nis_edge.update.machine import State
-from nis_edge.updating import Activation
+from nis_edge.update_settings import Activation
 from tests.support.update_world import World, file_hash, subprocess_self_test, world
 
 

@@ -38,7 +38,8 @@ from nis_edge.trial import SelfTest, SubprocessSelfTest
 from nis_edge.update.offer import Device, SignedFacts, golden_hash
 from nis_edge.update.rollout import Rollout, encode_rollout, override_path, rollout_path
 from nis_edge.update.status import UpdateStatus
-from nis_edge.updating import Activation, UpdateLoop, UpdateSettings
+from nis_edge.update_settings import Activation, UpdateSettings
+from nis_edge.updating import UpdateLoop
 from tests.support.clock import SteppedClock
 from tests.support.tiny_models import tiny_manifest, tiny_tensors
 from tests.support.web_folder import WebFolder, web_folder
