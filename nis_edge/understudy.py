@@ -77,7 +77,7 @@ class Understudy:
             ShadowFailedError: it does not load.
             OSError: it could not be started.
         """
-        self.pairs, self._question = [], None
+        self.pairs, self._question, self._came = [], None, asyncio.Event()
         self._running.clear()
         self._candidate.clear()
         self._process = await asyncio.create_subprocess_exec(

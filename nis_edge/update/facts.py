@@ -146,7 +146,6 @@ def _with_floats(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _with_floats(inner) for name, inner in value.items()}
     return float(value) if isinstance(value, str) and _FRACTION.fullmatch(value) else value
-    return msgspec.convert(custom, SignedFacts, strict=False)
 
 
 def _without_floats(value: Any) -> Any:

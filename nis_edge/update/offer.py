@@ -17,7 +17,6 @@ import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
 from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path, read_facts
-from nis_edge.update.journal import Journal, Slot
 from nis_edge.update.journal import Journal, Slot, Terms
 from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, read_rollout, rollout_bucket, rollout_path
 from nis_edge.update.terms import terms_of
