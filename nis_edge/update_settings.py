@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nis_edge import __version__
+from nis_edge.engine.library import ABI
 from nis_edge.update.journal import Slot
 from nis_edge.update.offer import Device
 
@@ -59,4 +60,10 @@ def describe_device(device_id: str, cohort: str, hardware: str | None = None) ->
         classes.add("-".join(model.lower().split()))
     if hardware:
         classes.add(hardware)
-    return Device(id=device_id, cohort=cohort, hardware=frozenset(filter(None, classes)), agent_version=__version__)
+    return Device(
+        id=device_id,
+        cohort=cohort,
+        hardware=frozenset(filter(None, classes)),
+        agent_version=__version__,
+        kernel_abi=ABI,
+    )

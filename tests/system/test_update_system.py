@@ -251,3 +251,46 @@ def test_a_tampered_target_is_refused_by_a_running_daemon_which_goes_on(fleet: F
     done = command("nis_edge.cli", "update", "apply", "--config", str(fleet.config))
     assert "on probation" in done.stdout
     daemon.alive()
+
+
+def test_a_daemon_that_reaches_only_the_broker_is_renewed_by_bundle_and_blocks_and_its_signed_reports_are_believed(
+    fleet: Fleet,
+) -> None:
+    from nis_edge.update.report import open_report
+
+    if mosquitto_path() is None:
+        pytest.skip("NOT RUN: mosquitto is not installed")
+    config = fleet.config.read_text()
+    fleet.config.write_text(re.sub(r"repository = .*\n", "", config))
+    fleet.release("1.0.0", 1)
+    fleet.publish()
+    broker = f"127.0.0.1:{fleet.broker.port}"
+    reports = Listener(fleet.broker.port, "nis/v1/lab/dev-1/ota/report")
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "nis_ota.cli", "serve-blocks", fleet.repository, "--mqtt", broker, "--site", "lab",
+         "--device-rate", "2000000", "--total-rate", "4000000"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        daemon = fleet.start()
+        daemon.wait("the first reports", lambda: not reports.messages.empty())
+        fleet.notify()
+        daemon.wait("1.0.0 on probation", lambda: daemon.status().get("state") == "PROBATION")
+        daemon.wait("the model in service", lambda: "update 1.0.0" in daemon.log())
+        key = command("nis_edge.cli", "update", "identity", "--config", str(fleet.config)).stdout.strip()
+        seen = []
+
+        def told() -> bool:
+            while not reports.messages.empty():
+                seen.append(open_report(reports.messages.get(), key)[0])
+            return any(report.state == "PROBATION" for report in seen)
+
+        daemon.wait("its signed report", told)
+        assert [report.seq for report in seen] == sorted({report.seq for report in seen})
+        done = command("nis_edge.cli", "update", "audit", "--config", str(fleet.config))
+        assert "slot.activated" in done.stdout
+        assert fleet.web.requests == []
+    finally:
+        serving.terminate()
+        serving.wait(DEADLINE_S)
+        reports.close()
