@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.errors import DeviceError, KernelUnavailableError, ModelError, NisEdgeError
 
-ABI: Final = 3
+ABI: Final = 4
 """NIS_ABI of the header this file was written for."""
 
 PATH: Final = Path(__file__).parent.parent / "native" / "libnis_engine.so"
@@ -141,6 +141,22 @@ class HeadStats(ctypes.Structure):
     _fields_ = tuple((name, c_uint64) for name in HEAD_STATS)
 
 
+class Sampling(ctypes.Structure):
+    """nis_sampling."""
+
+    _fields_ = (
+        *((name, c_float) for name in ("temperature", "top_p", "min_p", "repetition_penalty")),
+        ("top_k", c_uint32),
+        ("seed", c_uint64),
+    )
+
+
+class Likely(ctypes.Structure):
+    """nis_likely."""
+
+    _fields_ = (("token", c_int32), ("log_probability", c_float))
+
+
 _PROTOTYPES: Final = {
     "nis_status_text": (c_char_p, (c_int,)),
     "nis_isa_offered": (c_char_p, (c_uint32,)),
@@ -166,6 +182,21 @@ _PROTOTYPES: Final = {
     "nis_session_max_positions": (c_size_t, (c_void_p,)),
     "nis_probe_layer_tokens": (c_uint64, (c_void_p,)),
     "nis_session_cancel": (None, (c_void_p,)),
+    "nis_draw": (c_uint64, (c_uint64, c_uint64)),
+    "nis_sampler_create": (c_int, (c_void_p, POINTER(Sampling), POINTER(c_void_p))),
+    "nis_sampler_free": (None, (c_void_p,)),
+    "nis_sampler_choose": (c_int, (c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, POINTER(c_int32))),
+    "nis_sampler_log_probabilities": (
+        c_int,
+        (c_void_p, c_void_p, c_int32, POINTER(c_float), POINTER(Likely), c_size_t),
+    ),
+    "nis_vocabulary_create": (c_int, (c_char_p, c_void_p, c_size_t, POINTER(c_void_p))),
+    "nis_vocabulary_free": (None, (c_void_p,)),
+    "nis_constraint_create": (c_int, (c_void_p, c_void_p, c_void_p, c_size_t, POINTER(c_void_p))),
+    "nis_constraint_free": (None, (c_void_p,)),
+    "nis_constraint_distance": (c_uint32, (c_void_p, c_uint32)),
+    "nis_constraint_allowed": (c_void_p, (c_void_p, c_uint32, c_uint32, c_void_p)),
+    "nis_constraint_next": (c_uint32, (c_void_p, c_uint32, c_int32)),
 }
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nis_edge.engine import library
+from nis_edge.engine.byte_vocabulary import token_bytes
+from nis_edge.engine.constraint import Vocabulary
 from nis_edge.engine.session import Float32Array, Session, Tokens
 from nis_edge.engine.tokenizer import Tokenizer
 from nis_edge.errors import ModelError
@@ -54,6 +56,7 @@ class Model:
         self._pointer: ctypes.c_void_p | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None
+        self._vocabulary: Vocabulary | None = None
         self._tensors: Mapping[str, npt.NDArray[Any]] = package.tensors  # keeps the map alive
         self._task_heads = sorted(package.manifest.architecture.task_heads)
         self.threads = threads
@@ -111,6 +114,19 @@ class Model:
     def tables(self) -> bytes | None:
         """The package's tables for judging evidence, or None if it has none."""
         return self._tensors["tables"].tobytes() if self.manifest.tables is not None else None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of every token, made when first asked for: what constraints are made of.
+
+        Raises:
+            ModelError: no tokenizer, or one whose tokens' bytes are not known; the builder of the model acts.
+        """
+        if self._vocabulary is None:
+            if self.tokenizer is None:
+                raise ModelError(f"{self._package.path}: has no tokenizer, so its answers can't be constrained")
+            self._vocabulary = Vocabulary(token_bytes(self.tokenizer.json(), self.manifest.architecture.vocab))
+        return self._vocabulary
 
     @property
     def pointer(self) -> ctypes.c_void_p:

@@ -71,6 +71,15 @@ class Session:
         self._forward(ids, library.ALL_LOGITS if all_positions else library.LAST_LOGITS, logits)
         return logits
 
+    def forward_into(self, tokens: npt.NDArray[np.int32], logits: Float32Array) -> None:
+        """As ``forward``, for a loop: nothing is made or looked at that the engine does not look at.
+
+        Args:
+            tokens: int32 [n], contiguous.
+            logits: float32 [vocab], contiguous; gets the logits after the last token.
+        """
+        self._forward(tokens, library.LAST_LOGITS, logits)
+
     def feed(self, tokens: Tokens) -> None:
         """Read tokens without asking for logits, which is cheaper. Arguments and errors as ``forward``."""
         self._forward(self.checked(tokens), library.NO_LOGITS, None)

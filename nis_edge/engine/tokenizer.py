@@ -38,6 +38,11 @@ class Tokenizer:
             raise ModelError(f"the package's tokenizer can't be read ({error}); pack the model again") from error
         return cls(tokenizer, specials or {})
 
+    def json(self) -> str:
+        """The whole of it as JSON, as Hugging Face tokenizers saves it."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text.
 
@@ -52,6 +57,11 @@ class Tokenizer:
         """Text of token ids; special tokens leave none."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def word(self, token: int) -> str:
+        """A token as the tokenizer writes it, special ones included; empty if there is none of that number."""
+        word: str | None = self._tokenizer.id_to_token(token)
+        return word or ""
 
     def find_special(self, name: str) -> int | None:
         """The id of a special token, by the manifest's name for it or else by the tokenizer's own; None if absent."""
@@ -100,6 +110,13 @@ class TextStream:
         incomplete = after.endswith("\ufffd") and len(self._pending) < _CHARACTER_TOKENS_MAX
         if incomplete or len(after) <= len(before):
             return ""
+        self._context, self._pending = self._pending, []
+        return after[len(before) :]
+
+    def flush(self) -> str:
+        """What was held back, now that nothing follows."""
+        before = self._tokenizer.decode(self._context)
+        after = self._tokenizer.decode(self._context + self._pending)
         self._context, self._pending = self._pending, []
         return after[len(before) :]
 

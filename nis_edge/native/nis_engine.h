@@ -22,7 +22,7 @@ extern "C" {
 #define NIS_API __attribute__((visibility("default")))
 
 /* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
-#define NIS_ABI 3
+#define NIS_ABI 4
 NIS_API uint32_t nis_abi(void);
 
 typedef enum {
@@ -197,6 +197,68 @@ NIS_API size_t nis_session_position(const nis_session *session);
 NIS_API size_t nis_session_max_positions(const nis_session *session);
 /* From any thread: the pass under way, or the next one, ends with NIS_CANCELLED within one layer's time. */
 NIS_API void nis_session_cancel(nis_session *session);
+
+/* ---- choosing tokens --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    float temperature;        /* 0 (the most likely) to 100 */
+    float top_p;              /* 1e-6 to 1 (all) */
+    float min_p;              /* 0 (all) to 1 */
+    float repetition_penalty; /* 0.01 to 100; 1: none */
+    uint32_t top_k;           /* 0: all */
+    uint64_t seed;
+} nis_sampling;
+
+typedef struct nis_sampler nis_sampler; /* belongs to one thread at a time */
+
+typedef struct {
+    int32_t token;
+    float log_probability;
+} nis_likely;
+
+/* Draw `number` (from 0) of a seed, 64 bits: splitmix64's finisher m over m(seed + g) + (number + 1) g with
+ * g = 0x9e3779b97f4a7c15. */
+NIS_API uint64_t nis_draw(uint64_t seed, uint64_t number);
+
+NIS_API nis_status nis_sampler_create(const nis_model *model, const nis_sampling *how, nis_sampler **sampler);
+NIS_API void nis_sampler_free(nis_sampler *sampler);
+/* One token from logits [vocab], the same on every machine:
+ *   1. the logits of `recent` [recent_count], each token once, are divided by the penalty if positive, else multiplied;
+ *   2. tokens whose bit in `allowed` [vocab / 64, rounded up] is 0 are out; NULL: all are in; none in: NIS_EMPTY;
+ *   3. temperature 0: the largest logit, lowest token among equals. Otherwise a token's weight is the whole part of
+ *      2^30 e^((logit - largest) / temperature);
+ *   4. weights below 2^30 min_p are out; of the rest the top_k heaviest stay, lower tokens first among equals; of these,
+ *      in the same order, the fewest whose weights sum up to top_p of all;
+ *   5. sum * draw / 2^64 falls into one token's share, in ascending order of tokens. Draws count from 0. */
+NIS_API nis_status nis_sampler_choose(nis_sampler *sampler, const float *logits, const uint64_t *allowed,
+                                      const int32_t *recent, size_t recent_count, int32_t *token);
+/* Log-probability of a token under the plain logits, and the `count` most likely ones, best first. */
+NIS_API nis_status nis_sampler_log_probabilities(nis_sampler *sampler, const float *logits, int32_t token,
+                                                 float *of_token, nis_likely *likely, size_t count);
+
+/* ---- constraints ------------------------------------------------------------------------------------------------- */
+
+enum { NIS_CONSTRAINT_STATES_MAX = 8192, NIS_DEAD_STATE = 0xffff };
+
+typedef struct nis_vocabulary nis_vocabulary; /* may be shared by threads */
+typedef struct nis_constraint nis_constraint; /* may be shared by threads; reads its vocabulary, which must outlive it */
+
+/* Token i is bytes offsets[i]..offsets[i + 1] - 1; one without bytes is never allowed. */
+NIS_API nis_status nis_vocabulary_create(const uint8_t *bytes, const uint64_t *offsets, size_t count,
+                                         nis_vocabulary **vocabulary);
+NIS_API void nis_vocabulary_free(nis_vocabulary *vocabulary);
+/* A regular language over bytes: next [states, 256] leads to a state or to NIS_DEAD_STATE; state 0 is the start. */
+NIS_API nis_status nis_constraint_create(const nis_vocabulary *vocabulary, const uint16_t *next,
+                                         const uint8_t *accepting, size_t states, nis_constraint **constraint);
+NIS_API void nis_constraint_free(nis_constraint *constraint);
+/* The least number of tokens from a state to an accepting one; UINT32_MAX: there is none. */
+NIS_API uint32_t nis_constraint_distance(const nis_constraint *constraint, uint32_t state);
+/* The tokens after which the text can still be finished if `left` may be made, this one included: a set of bits, in
+ * `scratch` [vocab / 64, rounded up] or the constraint's own. NULL: `left` is less than the state's distance. */
+NIS_API const uint64_t *nis_constraint_allowed(const nis_constraint *constraint, uint32_t state, uint32_t left,
+                                               uint64_t *scratch);
+/* Where a token leads; NIS_DEAD_STATE: nowhere. */
+NIS_API uint32_t nis_constraint_next(const nis_constraint *constraint, uint32_t state, int32_t token);
 
 #ifdef __cplusplus
 }

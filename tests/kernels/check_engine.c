@@ -7,6 +7,8 @@
  *   host      a host program that rounds downwards gets the same bits, and its rounding back
  *   sessions  rewinding, refusals, cancelling, two threads on one session
  *   sharing   forks, batches, saved and restored sessions: the bits of one session alone; hostile bytes refused
+ *   choosing  one hash of drawn tokens for every instruction set
+ *   constraint  allowed tokens against every token tried byte by byte
  *   rolling   windows with sinks: one hash for every instruction set, number of threads and chunking
  *
  * Usage: check_engine [--absent NAME]... [--quick] [--threads-only]
@@ -970,6 +972,101 @@ static void check_sharing(void) {
     printf("sharing: forks, batches, saved sessions\n");
 }
 
+/* ---- choosing tokens and constraints ----------------------------------------------------------------------------- */
+
+static uint64_t choosing_hash(const test_model *m, const char *isa) {
+    enum { VOCAB = 333 };
+    const nis_sampling hows[] = {
+        {0.0f, 1.0f, 0.0f, 1.0f, 0, 1},   {1.0f, 1.0f, 0.0f, 1.0f, 0, 2},    {0.7f, 0.9f, 0.0f, 1.0f, 0, 3},
+        {2.0f, 1.0f, 0.02f, 1.0f, 0, 4},  {1.3f, 0.5f, 0.001f, 1.3f, 40, 5}, {100.0f, 0.99f, 0.0f, 0.5f, 7, 6},
+    };
+    nis_model *model = open_model(m, isa, 1);
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t h = 0; h < sizeof hows / sizeof *hows; h++) {
+        nis_sampler *sampler;
+        CHECK(nis_sampler_create(model, &hows[h], &sampler) == NIS_OK, "sampler");
+        state = 99 + h;
+        for (int i = 0; i < 60; i++) {
+            float logits[VOCAB], mine;
+            uint64_t allowed[(VOCAB + 63) / 64];
+            int32_t token, recent[2] = {(int32_t)below(VOCAB), (int32_t)below(VOCAB)};
+            nis_likely likely[5];
+            for (size_t t = 0; t < VOCAB; t++) logits[t] = next_float() * 8.0f;
+            for (size_t w = 0; w < sizeof allowed / sizeof *allowed; w++) allowed[w] = next64() & next64();
+            logits[77] = logits[300] = 8.5f; /* equals */
+            const nis_status status = nis_sampler_choose(sampler, logits, i % 2 ? allowed : NULL, recent, 2, &token);
+            CHECK(status == NIS_OK && token >= 0 && token < VOCAB, "choose: %s", nis_status_text(status));
+            CHECK(i % 2 == 0 || (allowed[token / 64] >> (token % 64) & 1), "token %d is not allowed", token);
+            CHECK(nis_sampler_log_probabilities(sampler, logits, token, &mine, likely, 5) == NIS_OK, "logarithms");
+            CHECK(mine <= 0.0f && likely[0].token == 77 && likely[1].token == 300, "the most likely");
+            hash = fnv1a(fnv1a(hash, &token, sizeof token), &mine, sizeof mine);
+            hash = fnv1a(hash, likely, sizeof likely);
+        }
+        nis_sampler_free(sampler);
+    }
+    nis_model_free(model);
+    return hash;
+}
+
+static void check_choosing(void) {
+    test_model m;
+    make_test_model(&m, &recipes[0]);
+    const uint64_t truth = choosing_hash(&m, "scalar");
+    const char *isa;
+    for (uint32_t i = 0; (isa = nis_isa_offered(i)) != NULL; i++) {
+        CHECK(choosing_hash(&m, isa) == truth, "%s chooses other tokens", isa);
+    }
+    printf("choosing %016llx\n", (unsigned long long)truth);
+    free_test_model(&m);
+}
+
+/* Random tables over four letters, random tokens of them: what is allowed against each token tried by itself. */
+static void check_constraints(void) {
+    enum { STATES = 9, WORDS = 150 };
+    state = 4711;
+    for (int round = 0; round < 60; round++) {
+        uint8_t bytes[WORDS * 6], accepting[STATES];
+        uint64_t offsets[WORDS + 1] = {0}, scratch[(WORDS + 63) / 64];
+        static uint16_t next[STATES * 256];
+        for (size_t i = 0; i < WORDS; i++) {
+            const uint32_t length = below(6);
+            for (uint32_t k = 0; k < length; k++) bytes[offsets[i] + k] = (uint8_t)('a' + below(4));
+            offsets[i + 1] = offsets[i] + length;
+        }
+        for (size_t i = 0; i < STATES * 256; i++) next[i] = NIS_DEAD_STATE;
+        for (size_t s = 0; s < STATES; s++) {
+            accepting[s] = below(4) == 0;
+            for (size_t b = 0; b < 4; b++) next[s * 256 + 'a' + b] = (uint16_t)(below(3) ? below(STATES) : NIS_DEAD_STATE);
+        }
+        nis_vocabulary *v = NULL;
+        nis_constraint *c = NULL;
+        CHECK(nis_vocabulary_create(bytes, offsets, WORDS, &v) == NIS_OK, "vocabulary");
+        CHECK(nis_constraint_create(v, next, accepting, STATES, &c) == NIS_OK, "constraint");
+        for (uint32_t s = 0; s < STATES; s++) {
+            const uint32_t distance = nis_constraint_distance(c, s);
+            CHECK((distance == 0) == accepting[s], "distance of an accepting state");
+            for (uint32_t left = 1; left < 6; left++) {
+                const uint64_t *allowed = nis_constraint_allowed(c, s, left, scratch);
+                CHECK((allowed != NULL) == (distance <= left), "state %u, %u left", s, left);
+                for (int32_t t = 0; allowed && t < WORDS; t++) {
+                    const uint32_t to = nis_constraint_next(c, s, t);
+                    const int expected = to != NIS_DEAD_STATE && nis_constraint_distance(c, to) < left;
+                    CHECK((int)(allowed[t / 64] >> (t % 64) & 1) == expected, "state %u, %u left, token %d", s, left, t);
+                }
+            }
+        }
+        next[5] = STATES;
+        nis_constraint *refused;
+        CHECK(nis_constraint_create(v, next, accepting, STATES, &refused) == NIS_ARGUMENT && !refused, "a wild state");
+        offsets[3] = 1u << 31;
+        nis_vocabulary *wild;
+        CHECK(nis_vocabulary_create(bytes, offsets, WORDS, &wild) == NIS_ARGUMENT && !wild, "wild offsets");
+        nis_constraint_free(c);
+        nis_vocabulary_free(v);
+    }
+    printf("constraints: 60 random tables\n");
+}
+
 static void check_refusals(void) {
     test_model m;
     make_test_model(&m, &recipes[0]);
@@ -1055,6 +1152,8 @@ int main(int argc, char **argv) {
     const size_t recipe_count = threads_only ? 1 : sizeof recipes / sizeof recipes[0];
     for (size_t i = 0; i < recipe_count; i++) check_forward(&recipes[i], quick);
     check_rolling(&recipes[0], quick);
+    check_choosing();
+    check_constraints();
     check_host_environment();
     check_sharing();
     check_refusals();

@@ -105,8 +105,13 @@ def test_generate_without_a_tokenizer_speaks_token_ids(tmp_path: Path, capsys: p
     ("words", "message"),
     [
         (["x" * 3000], "leaves no room"),
-        (["hello", "--max-tokens", "0"], "--max-tokens 0"),
+        (["hello", "--max-tokens", "0"], "0 tokens: 1 or more"),
         (["hello", "--temperature", "-1"], "temperature"),
+        (["hello", "--top-p", "nan"], "top_p nan"),
+        (["hello", "--regex", "(?=a)"], "character 2: groups that begin with (? are not supported"),
+        (["hello", "--choices", "a,,b"], "a choice of 0 characters"),
+        (["hello", "--json-schema", "/nonexistent.json"], "/nonexistent.json"),
+        (["hello", "--regex", "a{40}", "--max-tokens", "3"], "shortest answer has 40 tokens, 3 may be made"),
     ],
 )
 def test_generate_refuses_in_one_line(
@@ -116,6 +121,20 @@ def test_generate_refuses_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_generate_answers_with_one_of_the_choices_or_by_the_schema(
+    package: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "-m", package, "Is it safe? ", "--choices", "yes,no,not sure"]) == 0
+    assert capsys.readouterr().out in ("yes\n", "no\n", "not sure\n")
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"volts": {"type": "integer", "maximum": 24}}}')
+    words = ["generate", "-m", package, "Report: ", "--json-schema", str(schema), "--temperature", "2", "--json"]
+    assert main([*words, "--seed", "4"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["finish"] == "complete" and len(facts["tokens"]) == len(facts["log_probabilities"])
+    assert set(json.loads(facts["text"])) <= {"volts"}
 
 
 def test_a_models_text_can_not_steer_the_terminal() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nis_edge.engine.sampler import Sampler
 from nis_edge.engine.tokenizer import TextStream, Tokenizer
-from nis_edge.errors import ConfigError, ModelError
+from nis_edge.errors import ModelError
 from tests.support.tiny_models import tiny_tokenizer_json
 
 
@@ -55,28 +53,3 @@ def test_specials_are_found_by_the_manifests_name_or_the_tokenizers_own() -> Non
 def test_bytes_that_are_no_tokenizer_are_refused(raw: bytes) -> None:
     with pytest.raises(ModelError, match="tokenizer can't be read"):
         Tokenizer.from_bytes(raw)
-
-
-def test_temperature_zero_takes_the_first_of_the_largest() -> None:
-    assert Sampler().pick(np.array([0.0, 3.0, 3.0, -1.0], dtype=np.float32)) == 1
-
-
-def test_the_same_seed_draws_the_same_tokens() -> None:
-    logits = np.random.default_rng(0).standard_normal(50).astype(np.float32)
-    first = [Sampler(1.0, seed).pick(logits) for seed in range(40)]
-    assert first == [Sampler(1.0, seed).pick(logits) for seed in range(40)]
-    assert len(set(first)) > 5
-
-
-def test_draws_follow_the_softmax() -> None:
-    probabilities = np.array([0.5, 0.3, 0.15, 0.05])
-    sampler = Sampler(2.0, 7)
-    logits = (2.0 * np.log(probabilities)).astype(np.float32)
-    counts = np.bincount([sampler.pick(logits) for _ in range(4000)], minlength=4) / 4000
-    np.testing.assert_allclose(counts, probabilities, atol=0.03)
-
-
-@pytest.mark.parametrize(("temperature", "seed"), [(-1.0, 0), (float("nan"), 0), (101.0, 0), (1.0, -1), (1.0, 1 << 64)])
-def test_sampler_arguments_out_of_range_are_refused(temperature: float, seed: int) -> None:
-    with pytest.raises(ConfigError):
-        Sampler(temperature, seed)
