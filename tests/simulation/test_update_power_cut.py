@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -27,6 +29,14 @@ from nis_edge.updating import UpdateLoop
 from tests.support.clock import SteppedClock
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from tests.support.update_world import DEVICE, passing_self_test
+
+
+@pytest.fixture(autouse=True)
+def no_real_flushes() -> Iterator[None]:
+    """The disk here is simulated; what the loop keeps beside it needs no flush of a real one."""
+    with mock.patch("os.fsync"):
+        yield
+
 
 OLD, NEW = b"old model " * 300, b"new model, longer " * 400
 CHUNK = 2000
