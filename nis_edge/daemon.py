@@ -42,10 +42,11 @@ from nis_edge.demo_replay import DemoTeam, shipped_script
 from nis_edge.engine_room import EngineRoom
 from nis_edge.errors import ConfigError, DeviceError
 from nis_edge.fetching import fetch_policy
+from nis_edge.history import STEP_S, History
 from nis_edge.judgement import shipped_package
 from nis_edge.judging import Arrival, Judging
 from nis_edge.limits import KIB, MIB, MQTT_INCOMING_MAX
-from nis_edge.local_api import AssessmentFeed, routes
+from nis_edge.local_api import Feed, routes
 from nis_edge.logs import Occasional, set_level
 from nis_edge.mailbox import Mailbox
 from nis_edge.metering import PowerMeter, sysroot
@@ -67,6 +68,7 @@ from nis_edge.update.bundle import bundle_topic, device_bundle_topic
 from nis_edge.update.status import UpdateStatus
 from nis_edge.update_settings import Activation, UpdateSettings, describe_device
 from nis_edge.updating import UpdateLoop
+from nis_edge.web_page import OPEN_PATHS
 from nis_edge.wire import discovery
 from nis_edge.wire.codec import encode
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, Reading
@@ -160,7 +162,7 @@ class Daemon:
         self._exit_code = EXIT_DONE
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telemetry = Telemetry(Identity(self._topics, self.boot_id), self.config.spool)
-        self.feed = AssessmentFeed()
+        self.feed, self.heard, self.history = Feed("assessment"), Feed("event"), History()
         self.supervisor = Supervisor(clock, log)
         self.shadow = Shadow(
             self._folder / "desired.json",
@@ -178,8 +180,9 @@ class Daemon:
             set_level(self.config.log.level)
         self.log_level = self.config.log.level
         self.judging = Judging(
-            self.config.monitor, clock=clock, log=log, ask=self._ask, emit=self._emit, tell=self._tell_finding
-        )
+            self.config.monitor, clock=clock, log=log, ask=self._ask, emit=self._emit, tell=self._tell_finding,
+            hear=self._hear,
+        )  # fmt: skip
         self.engine = EngineRoom(
             self._threads["engine"], threads=self.config.model.threads, clock=clock, log=log, tell=self._answered
         )
@@ -342,12 +345,12 @@ class Daemon:
             if options.token_file is not None
             else None
         )
-        table = routes(self.judging, self.feed, self.view, self._clock)
+        table = routes(self.judging, self.feed, self.heard, self.history, self.view, self._clock)
         ports = [options.port]
         if self._start.demo and options.port:
             ports += [options.port + n for n in range(1, DEMO_PORTS) if options.port + n < 65536]
         for attempt in ports:
-            self._api = HttpApi(options.host, attempt, token, table, self._api_failed)
+            self._api = HttpApi(options.host, attempt, token, table, self._api_failed, OPEN_PATHS)
             try:
                 port = await self._api.start()
                 break
@@ -368,6 +371,7 @@ class Daemon:
         add("judging", self.judging.run, unharmed="records on disk; events wait in the inbox", stall_s=90.0)
         add("metrics", self.sensing.run_metrics, unharmed="judging of the agents", stall_s=330.0)
         add("power", self.sensing.run_power, unharmed="judging; power is unknown", stall_s=90.0)
+        add("history", self._run_history, unharmed="everything but the last minutes on the page", stall_s=60.0)
         add("telemetry", self._run_telemetry, unharmed="judging; assessments are published", stall_s=30.0)
         add("commands", self.commanding.run, unharmed="everything but commands by MQTT", stall_s=60.0)
         add("desired", self.shadow.run, unharmed="the options in force", stall_s=60.0)
@@ -500,6 +504,13 @@ class Daemon:
 
     # --- loops of the daemon's own -----------------------------------------------------------------------------------
 
+    async def _run_history(self, beat: Beat) -> None:
+        """Remember the last minutes for the page."""
+        while True:
+            beat()
+            self.history.add(self.view(), self._clock.wall())
+            await asyncio.sleep(STEP_S)
+
     async def _run_telemetry(self, beat: Beat) -> None:
         """Publish each stream in its own time."""
         streams: dict[str, Callable[[], dict[str, Any]]] = {
@@ -586,6 +597,12 @@ class Daemon:
         if change == "raised":
             self._findings.append(finding)
         self.outbox.put(self._telemetry.finding(finding, change, self._clock.wall()))
+
+    def _hear(self, events: tuple[AgentEvent, ...]) -> None:
+        """Let who follows the events see them as they were judged."""
+        if self.heard.followed:
+            for event in events:
+                self.heard.add(encode(event))
 
     def _put(self, record: Record, name: str, interval_s: float) -> None:
         self.outbox.put(record)

@@ -83,6 +83,7 @@ class Judging:
         ask: puts a question to the model.
         emit: takes an assessment.
         tell: takes a finding and whether it was ``raised`` or ``cleared``.
+        hear: takes the events of each step, as they were judged.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Judging:
         ask: Callable[[Ask], None],
         emit: Callable[[Assessment], None],
         tell: Callable[[Finding, str], None],
+        hear: Callable[[tuple[AgentEvent, ...]], None] = lambda _: None,
     ) -> None:
         self.inbox: Inbox[Arrival] = Inbox(self._wake_from_thread)
         self.latencies = Latencies()
@@ -102,7 +104,7 @@ class Judging:
         self._clock = clock
         self._log = log
         self._occasional = Occasional(log, clock.monotonic)
-        self._ask, self._emit, self._tell = ask, emit, tell
+        self._ask, self._emit, self._tell, self._hear = ask, emit, tell, hear
         self._inputs: deque[Input] = deque(maxlen=64)  # readings come each few seconds, answers one at a time
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -156,6 +158,8 @@ class Judging:
         inputs += self._load(arrivals)
         self._events += len(events)
         self._remember(events)
+        if events:
+            self._hear(events)
         self._steps += 1
         self.state, effects = step(self.state, inputs or [Tick()], now, self._options)
         for effect in effects:

@@ -13,6 +13,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -81,6 +82,7 @@ class HttpApi:
         host, port: where to listen; port 0 takes any that is free.
         token: what a request must bear, or None: only for loopback.
         routes: who answers what.
+        open_paths: served without the token: files of a page that hold nothing of this device.
         failed: told the reason when a handler raises something unforeseen; the peer gets a plain 500.
 
     Raises:
@@ -92,6 +94,7 @@ class HttpApi:
     token: str | None
     routes: Routes
     failed: Callable[[str], None]
+    open_paths: frozenset[str] = frozenset()
     _server: asyncio.Server | None = None
     _open: set[asyncio.Task[None]] = field(default_factory=set)
     _followers: int = 0
@@ -196,7 +199,8 @@ class HttpApi:
         except ValueError as error:
             raise _RefusedError(400, f"no valid address: {error}") from error
         self._check_host(host)
-        self._check_token(headers.get("authorization", ""))
+        if target.path not in self.open_paths:
+            self._check_token(headers.get("authorization", ""))
         known = {m for m, path in self.routes if path == target.path}
         if not known:
             raise _RefusedError(404, f"nothing is at {target.path[:100]}")
@@ -209,7 +213,11 @@ class HttpApi:
         # h11 has checked that it is a number.
         if int(headers.get("content-length", "0")) > API_BODY_BYTES_MAX:
             raise _RefusedError(413, f"a body may have {API_BODY_BYTES_MAX} bytes")
-        return Request(method, target.path, query, await peer.wait_body())
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("identity", "gzip"):
+            raise _RefusedError(415, f"Content-Encoding {coding[:40]!r} is not taken; send gzip or none")
+        body = await peer.wait_body()
+        return Request(method, target.path, query, _unzipped(body) if coding == "gzip" else body)
 
     def _check_host(self, host: str) -> None:
         if self.token is not None:
@@ -315,6 +323,20 @@ class _Peer:
         if data:
             self._writer.write(data)
             await within(self._writer.drain(), API_REQUEST_SECONDS_MAX)
+
+
+def _unzipped(body: bytes) -> bytes:
+    """A gzip body, as far as it stays within the bounds of any body: a small one may unpack to gigabytes."""
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpack.decompress(body, API_BODY_BYTES_MAX + 1)
+    except zlib.error as error:
+        raise _RefusedError(400, f"the body is no gzip: {error}") from error
+    if len(plain) > API_BODY_BYTES_MAX:
+        raise _RefusedError(413, f"a body may have {API_BODY_BYTES_MAX} bytes, unpacked too")
+    if not unpack.eof:
+        raise _RefusedError(400, "the body is a gzip that was cut short")
+    return plain
 
 
 def _error(status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -14,7 +14,7 @@ import pytest
 from nis_edge.config import SpoolOptions
 from nis_edge.latency import Latencies
 from nis_edge.limits import ASSESSMENTS_KEPT, FOLLOWER_ITEMS_MAX, LATENCIES_KEPT
-from nis_edge.local_api import AssessmentFeed
+from nis_edge.local_api import Feed
 from nis_edge.overview_words import broker_words, model_words, power_words, status_lines, summary_line, update_words
 from nis_edge.prometheus import exposition
 from nis_edge.screen import LiveScreen, PlainScreen, RecentLines, make_screen, picture
@@ -153,7 +153,7 @@ def test_the_status_shows_findings_with_evidence_and_nothing_that_controls_a_ter
 
 def test_a_slow_follower_misses_the_oldest_and_leaves_without_trace() -> None:
     async def scenario() -> None:
-        feed = AssessmentFeed()
+        feed = Feed("assessment")
         follower = feed.follow()
         assert await follower.__anext__() == b": follows\n\n"
         for number in range(FOLLOWER_ITEMS_MAX + 5):
@@ -167,7 +167,7 @@ def test_a_slow_follower_misses_the_oldest_and_leaves_without_trace() -> None:
 
 
 def test_the_newest_assessments_are_kept_to_a_bound() -> None:
-    feed = AssessmentFeed()
+    feed = Feed("assessment")
     for number in range(ASSESSMENTS_KEPT + 9):
         feed.add(b"%d" % number)
     assert len(feed.newest(10**6)) == ASSESSMENTS_KEPT
