@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logits": ("nis_edge.commands.logits", "float32 logits of given tokens, for comparison with an oracle"),
     "generate": ("nis_edge.commands.generate", "text from a model package"),
     "status": ("nis_edge.commands.status", "one screen about the running daemon"),
+    "top": ("nis_edge.commands.top", "the running daemon on a live screen"),
+    "events": ("nis_edge.commands.events", "follow the agents' events as they are judged"),
     "doctor": ("nis_edge.commands.doctor", "what is wrong with this machine, and the exact fix"),
     "config": ("nis_edge.commands.config", "check a configuration file"),
     "update": ("nis_edge.commands.update", "device side of model updates"),

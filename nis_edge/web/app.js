@@ -95,7 +95,8 @@ function showNow(view) {
     ? `p50 ${figures.p50_ms} ms, p99 ${figures.p99_ms} ms over the newest ${figures.n}; dashed: ${LATENCY_LIMIT_MS} ms`
     : "no latency yet";
   const power = view.power;
-  $("power-now").textContent = power.watts === null ? `unknown: ${power.reason}` : `${power.watts} W, scope ${power.scope}, grade ${power.grade}, ${power.source}`;
+  const unknown = power.source ? `unknown: ${power.source}: ${power.reason}` : "unknown: no power sensor here can be read; nis-edge doctor says what would help";
+  $("power-now").textContent = power.watts === null ? unknown : `${power.watts} W, scope ${power.scope}, grade ${power.grade}, ${power.source}`;
 }
 
 // One chart: lines over seconds; a null is a gap. `limit` is drawn when the values come near it.
@@ -113,15 +114,15 @@ function draw(id, points, names, limit) {
     parts.push(made);
   };
   if (values.length === 0) {
-    svgElement("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to draw yet: unknown is shown as a gap");
+    svgElement("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing measured yet");
     svg.replaceChildren(...parts);
     return;
   }
   const peak = Math.max(...values);
   const most = peak > limit / 3 ? Math.max(peak, limit) * 1.1 : peak * 1.25 || 1;
-  const first = points[0].ts;
-  const span = Math.max(points[points.length - 1].ts - first, 60);
-  const x = (ts) => left + ((ts - first) / span) * (width - left - 6);
+  const last = points[points.length - 1].ts;
+  const span = Math.max(last - points[0].ts, 60);
+  const x = (ts) => width - 6 - ((last - ts) / span) * (width - left - 6);
   const y = (value) => top + (1 - value / most) * (height - top - bottom);
   for (const share of [0, 0.5, 1]) {
     const value = share * most;

@@ -10,8 +10,9 @@ import pytest
 
 from nis_edge.adapters.http_api import Request
 from nis_edge.config import MonitorOptions
+from nis_edge.history import History
 from nis_edge.judging import Arrival, Judging
-from nis_edge.local_api import AssessmentFeed, routes
+from nis_edge.local_api import Feed, routes
 from nis_edge.monitor.state import MonitorState
 from nis_edge.wire.messages import AgentEvent
 from tests.support.clock import SteppedClock
@@ -19,7 +20,7 @@ from tests.support.log import KeptLog
 
 
 def posted(judging: Judging, body: bytes) -> tuple[int, dict[str, Any]]:
-    table = routes(judging, AssessmentFeed(), dict, SteppedClock())
+    table = routes(judging, Feed("assessment"), Feed("event"), History(), dict, SteppedClock())
     request = Request("POST", "/v1/verdicts", {}, body)
     response = asyncio.run(table["POST", "/v1/verdicts"](request))
     return response.status, json.loads(response.body)

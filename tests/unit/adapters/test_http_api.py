@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -47,6 +48,7 @@ ROUTES = {
     ("GET", "/broken"): broken,
     ("POST", "/picky"): picky,
     ("GET", "/follow"): endless,
+    ("GET", "/page"): hello,
 }
 
 Dial = Callable[[bytes], Awaitable[bytes]]
@@ -251,3 +253,35 @@ def test_a_peer_that_dawdles_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
             writer.close()
 
     served(scenario)
+
+
+def test_a_compressed_body_is_unpacked_within_the_bounds_of_any_body() -> None:
+    async def scenario(dial: Dial, port: int, failures: list[str]) -> None:
+        async def send(body: bytes, coding: str = "gzip") -> bytes:
+            return await dial(post("/echo", body, f"Content-Length: {len(body)}", f"Content-Encoding: {coding}"))
+
+        assert (await send(gzip.compress(b'{"a":1}'))).endswith(b'{"a":1}')
+        bomb = gzip.compress(b"0" * (API_BODY_BYTES_MAX * 4))
+        assert len(bomb) < API_BODY_BYTES_MAX // 10
+        assert status(await send(bomb)) == 413
+        assert status(await send(b"no gzip at all")) == 400
+        assert status(await send(gzip.compress(b"x" * 1000)[:-9])) == 400
+        assert status(await send(b"x", "br")) == 415
+
+    served(scenario)
+
+
+def test_only_the_pages_files_are_served_without_the_token() -> None:
+    async def body() -> None:
+        api = HttpApi("127.0.0.1", 0, TOKEN, ROUTES, lambda _: None, frozenset({"/page"}))
+        port = await api.start()
+        try:
+            for path, wanted in (("/page", 200), ("/hello", 401)):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(get(path))
+                assert status(await reader.read()) == wanted
+                writer.close()
+        finally:
+            await api.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
