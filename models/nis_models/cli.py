@@ -162,7 +162,18 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, default=None, help="write the figures here")
     parser.add_argument(
-        "--traces", type=Path, default=None, metavar="FILE", help="judge this file of recorded runs or windows instead"
+        "--traces",
+        type=Path,
+        nargs="+",
+        default=None,
+        metavar="FILE",
+        help="judge these files instead: JSON lines, plain or gzip, of runs, windows, device windows or physics items",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("unified",),
+        default="unified",
+        help="of the files (models/README.md; default: %(default)s)",
     )
     parser.add_argument(
         "--predictions", type=Path, default=None, metavar="FILE", help="with --traces: one line per input line"
@@ -288,7 +299,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         "score a package beside baselines, or judge a file of recorded runs",
         "nis-models evaluate --model models/nis-nano/nis-nano.nis --json models/nis-nano/metrics.json",
         _add_evaluate,
-        "nis_models.work_training",
+        "nis_models.evaluating",
         "evaluate_model",
     ),
     "export": (

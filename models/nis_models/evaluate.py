@@ -16,8 +16,7 @@ from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS, LABELS
 from nis_models import measures
 from nis_models.judges import Judge
 from nis_models.measures import Scaling
-from nis_models.scenarios import Item
-from nis_models.train import targets_of
+from nis_models.scenarios import Item, targets_of
 
 Array = np.ndarray[Any, Any]
 

@@ -18,7 +18,7 @@ from nis_edge.monitor import tables
 from nis_edge.monitor.labels import HEAD_OUTPUTS
 from nis_edge.monitor.window import render
 from nis_models import evidence_judges, features
-from nis_models.scenarios import Item
+from nis_models.scenarios import Item, targets_of
 
 if TYPE_CHECKING:
     from nis_edge.engine.model import Model
@@ -102,8 +102,6 @@ def baseline(name: str, train: Sequence[Item], *, trees: bool = False) -> Judge:
         train: what it learns from.
         trees: boosted trees in place of logistic regression, for ``evidence``.
     """
-    from nis_models.train import targets_of
-
     items = list(train)[:BASELINE_ITEMS_MAX]
     pairs = [targets_of(item) for item in items]
     targets = np.array([pair[0] for pair in pairs])

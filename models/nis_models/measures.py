@@ -86,6 +86,41 @@ def expected_calibration_error(p: Array, y: Array) -> float:
     return float(sum(gaps) / max(len(p), 1))
 
 
+def reliability(p: Array, y: Array) -> list[dict[str, float]]:
+    """Points of a reliability diagram: mean probability, frequency and size of each bin of equal mass."""
+    order = np.argsort(p, kind="stable")
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    return [
+        {"said": round(float(p[part].mean()), 4), "true": round(float(y[part].mean()), 4), "n": len(part)}
+        for part in parts
+    ]
+
+
+def log_loss(p: Array, y: Array) -> float:
+    """Mean negative log likelihood in nats; certainty is held to 1e-6, so that one sure error stays finite."""
+    q = np.clip(p, 1e-6, 1 - 1e-6)
+    return float(-(y * np.log(q) + (1 - y) * np.log(1 - q)).mean())
+
+
+def risk_coverage_area(sure: Array, right: Array) -> float:
+    """Mean share of errors among the surest 1, 2, ... n answers: 0 is best. Ties count as the mean of their orders."""
+    return float(np.mean(risk_by_coverage(sure, right)))
+
+
+def risk_by_coverage(sure: Array, right: Array) -> Array:
+    """Share of errors among the surest k answers, for k = 1 .. n; equally sure ones are taken in proportion."""
+    order = np.argsort(-sure, kind="stable")
+    _, inverse, counts = np.unique(-sure, return_inverse=True, return_counts=True)
+    errors = np.bincount(inverse, weights=1.0 - right) / counts
+    return np.cumsum(errors[inverse][order]) / np.arange(1, len(order) + 1)
+
+
+def accuracy_at_coverage(sure: Array, right: Array, coverage: float) -> float:
+    """Share of right answers among the surest ``coverage`` of all."""
+    count = max(1, round(coverage * len(sure)))
+    return float(1.0 - risk_by_coverage(sure, right)[count - 1])
+
+
 def area_under_roc(score: Array, y: Array) -> float | None:
     """Probability that a positive scores above a negative; None without both."""
     positives, negatives = int(y.sum()), int(len(y) - y.sum())

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from nis_edge.monitor.context import NO_DEVICE, Window, window_of
-from nis_edge.monitor.labels import LABELS
+from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS, LABELS
 from nis_edge.wire.messages import AgentEvent
 from nis_edge.wire.traces import Run, RunLine, canonical_events
 from nis_models.domains import Split
@@ -45,6 +45,19 @@ class Item:
 
     proof: str = ""
     """Why the label holds: what the mechanism did, in one sentence."""
+
+
+def targets_of(item: Item) -> tuple[list[float], list[float]]:
+    """Target and weight of each head output: an unknown finding or outcome weighs nothing."""
+    targets, counted = [], []
+    for name in HEAD_OUTPUTS:
+        if name == FAILURE:
+            targets.append(float(bool(item.failure)))
+            counted.append(float(item.failure is not None))
+        else:
+            targets.append(float(name in item.labels))
+            counted.append(float(item.known is None or name in item.known))
+    return targets, counted
 
 
 def draw_item(seed: int, split: Split, label: str | None = None, hard: str | None = None) -> Item:

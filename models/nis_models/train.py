@@ -22,11 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nis_edge.errors import ConfigError
-from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS
 from nis_edge.monitor.window import Encoder, encode, render
 from nis_models.config import Config
 from nis_models.model import EMBED_STD, NisNano
-from nis_models.scenarios import Item
+from nis_models.scenarios import Item, targets_of
 
 HALFWAY = "halfway.pt"
 """The checkpoint in which rounding begins: a float twin goes on from it without rounding."""
@@ -57,19 +56,6 @@ class Examples:
         with np.load(path) as kept:
             ends = np.cumsum(kept["lengths"])[:-1]
             return cls(list(np.split(kept["flat"], ends)), kept["targets"], kept["counted"])
-
-
-def targets_of(item: Item) -> tuple[list[float], list[float]]:
-    """Target and weight of each head output: an unknown finding or outcome weighs nothing."""
-    targets, counted = [], []
-    for name in HEAD_OUTPUTS:
-        if name == FAILURE:
-            targets.append(float(bool(item.failure)))
-            counted.append(float(item.failure is not None))
-        else:
-            targets.append(float(name in item.labels))
-            counted.append(float(item.known is None or name in item.known))
-    return targets, counted
 
 
 def examples_of(items: list[Item], tokenizer: Encoder) -> Examples:

@@ -19,7 +19,7 @@ from nis_edge.errors import ConfigError, ModelError
 from nis_edge.monitor import tables
 from nis_edge.monitor.labels import LABELS
 from nis_models import config as configs
-from nis_models import data, judges
+from nis_models import data
 from nis_models.tokens import LearnedTokenizer, learn, texts_of
 
 SMOKE_WINDOWS = 640
@@ -169,9 +169,10 @@ def make_vectors(args: argparse.Namespace) -> int:
 def make_tables(args: argparse.Namespace) -> int:
     """Learn the judges of evidence."""
     from nis_models import evidence_judges
-    from nis_models.train import targets_of
 
     items = data.read(args.data, "train")[: args.windows]
+    from nis_models.scenarios import targets_of
+
     pairs = [targets_of(item) for item in items]
     learned = evidence_judges.learn(
         items,
@@ -282,80 +283,3 @@ def export_model(args: argparse.Namespace) -> int:
         "thresholds: " + ", ".join(f"{label} {t:.2f}" for label, t in zip(LABELS, calibration.thresholds, strict=False))
     )
     return 0
-
-
-def evaluate_model(args: argparse.Namespace) -> int:
-    """Score a package, or judge a file from outside."""
-    if args.traces is not None:
-        return _evaluate_traces(args)
-    from nis_edge.engine.model import Model
-    from nis_models import evaluate, export
-
-    items = {split: data.read(args.data, split) for split in data.SPLITS}
-    with Model.open(args.model) as model:
-        judged: dict[str, judges.Judge] = {"model": judges.packed(model)}
-        fixed = {"model": export.calibration_of(model.manifest)}
-        for name in filter(None, args.baselines.split(",")):
-            if name not in (*judges.BASELINES, "trees"):
-                raise ConfigError(f"--baselines: {name!r} is none of {', '.join((*judges.BASELINES, 'trees'))}")
-            print(f"learning baseline {name} ...", flush=True)
-            judged[name] = judges.baseline(
-                "evidence" if name == "trees" else name, items["train"], trees=name == "trees"
-            )
-        print("judging ...", flush=True)
-        figures = evaluate.compare(judged, items["tune"], items["test"], fixed)
-        record = {
-            "model": {
-                "id": model.manifest.model.id,
-                "version": model.manifest.model.version,
-                "sha256": model.package.sha256(),
-                "isa": model.isa,
-            },
-            "data": data.manifest_of(args.data),
-            "judges": figures,
-        }
-    _print_table(figures)
-    if args.json is not None:
-        args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        print(f"written to {args.json}")
-    return 0
-
-
-def _evaluate_traces(args: argparse.Namespace) -> int:
-    from nis_models import outside
-
-    judged, bad = outside.judge_file(args.traces, args.model)
-    if not judged:
-        raise ConfigError(f"{args.traces}: no line of it could be judged")
-    figures = outside.report(judged, bad)
-    print(json.dumps(figures, indent=1))
-    if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if args.predictions is not None:
-        outside.write_predictions(judged, args.predictions)
-    return 0
-
-
-def _print_table(figures: dict[str, Any]) -> None:
-    for name, report in figures.items():
-        print(f"\n{name}")
-        for source, part in {"all": report["all"], **report["by_source"]}.items():
-            row = "  ".join(
-                f"{key} {_shown_value(part[key])}"
-                for key in ("balanced_accuracy", "macro_f1", "clean_called_none", "hard_negatives_called_none")
-            )
-            print(f"  {source:22} n {part['n']:5}  {row}")
-    recalls = {name: report["all"]["class_recall"] for name, report in figures.items()}
-    print("\nrecall by class: " + ", ".join(figures))
-    for label in (*LABELS, "none"):
-        print(
-            f"  {label:22} "
-            + "  ".join(f"{np.nan if recalls[name][label] is None else recalls[name][label]:.2f}" for name in recalls)
-        )
-
-
-def _shown_value(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "-"
-    low, high = entry["ci95"] or (float("nan"), float("nan"))
-    return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,76 @@
+"""``nis-models evaluate``: a package beside its baselines, a suite of measures, or files from outside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+
+from nis_edge.errors import ConfigError
+from nis_edge.monitor.labels import LABELS
+
+
+def evaluate_model(args: argparse.Namespace) -> int:
+    """Score a package, or judge a file from outside."""
+    if args.traces is not None:
+        from nis_models import evaluate_outside
+
+        return evaluate_outside.run(args)
+    from nis_edge.engine.model import Model
+    from nis_models import data, evaluate, export, judges
+
+    items = {split: data.read(args.data, split) for split in data.SPLITS}
+    with Model.open(args.model) as model:
+        judged: dict[str, judges.Judge] = {"model": judges.packed(model)}
+        fixed = {"model": export.calibration_of(model.manifest)}
+        for name in filter(None, args.baselines.split(",")):
+            if name not in (*judges.BASELINES, "trees"):
+                raise ConfigError(f"--baselines: {name!r} is none of {', '.join((*judges.BASELINES, 'trees'))}")
+            print(f"learning baseline {name} ...", flush=True)
+            judged[name] = judges.baseline(
+                "evidence" if name == "trees" else name, items["train"], trees=name == "trees"
+            )
+        print("judging ...", flush=True)
+        figures = evaluate.compare(judged, items["tune"], items["test"], fixed)
+        record = {
+            "model": {
+                "id": model.manifest.model.id,
+                "version": model.manifest.model.version,
+                "sha256": model.package.sha256(),
+                "isa": model.isa,
+            },
+            "data": data.manifest_of(args.data),
+            "judges": figures,
+        }
+    _print_table(figures)
+    if args.json is not None:
+        args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"written to {args.json}")
+    return 0
+
+
+def _print_table(figures: dict[str, Any]) -> None:
+    for name, report in figures.items():
+        print(f"\n{name}")
+        for source, part in {"all": report["all"], **report["by_source"]}.items():
+            row = "  ".join(
+                f"{key} {_shown_value(part[key])}"
+                for key in ("balanced_accuracy", "macro_f1", "clean_called_none", "hard_negatives_called_none")
+            )
+            print(f"  {source:22} n {part['n']:5}  {row}")
+    recalls = {name: report["all"]["class_recall"] for name, report in figures.items()}
+    print("\nrecall by class: " + ", ".join(figures))
+    for label in (*LABELS, "none"):
+        print(
+            f"  {label:22} "
+            + "  ".join(f"{np.nan if recalls[name][label] is None else recalls[name][label]:.2f}" for name in recalls)
+        )
+
+
+def _shown_value(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    low, high = entry["ci95"] or (float("nan"), float("nan"))
+    return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
