@@ -80,6 +80,14 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class CompletionsOptions:
+    """A model of the operator's own behind the OpenAI-compatible part of the local API."""
+
+    model: Path | None = option(None)  # None: no completions are served
+    threads: int = option(1, low=1, high=64)
+
+
+@dataclass(frozen=True)
 class MonitorOptions:
     """How often the monitor judges."""
 
@@ -198,6 +206,7 @@ class Config:
     spool: SpoolOptions = SpoolOptions()
     telemetry: TelemetryOptions = TelemetryOptions()
     api: ApiOptions = ApiOptions()
+    completions: CompletionsOptions = CompletionsOptions()
     power: PowerOptions = PowerOptions()
     bench: BenchOptions = BenchOptions()
     update: UpdateOptions = UpdateOptions()

@@ -32,6 +32,7 @@ from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.adapters.spool import Record, Spool
 from nis_edge.adapters.system_metrics import free_memory_bytes, own_memory_bytes
 from nis_edge.adapters.systemd import Notifier
+from nis_edge.answering import Answering
 from nis_edge.block_pull import BlockPull
 from nis_edge.booting import boot_model
 from nis_edge.clock import Clock
@@ -229,6 +230,7 @@ class Daemon:
             ease=self._ease,
             throttle_c=self.config.power.throttle_celsius,
         )
+        self._answering = Answering(self.config.completions.model, threads=self.config.completions.threads, clock=clock)
         self.team = DemoTeam(shipped_script(), self.put_event, clock) if start.demo else None
 
     @property
@@ -345,7 +347,10 @@ class Daemon:
             if options.token_file is not None
             else None
         )
-        table = routes(self.judging, self.feed, self.heard, self.history, self.view, self._clock)
+        table = {
+            **routes(self.judging, self.feed, self.heard, self.history, self.view, self._clock),
+            **self._answering.routes(),
+        }
         ports = [options.port]
         if self._start.demo and options.port:
             ports += [options.port + n for n in range(1, DEMO_PORTS) if options.port + n < 65536]
@@ -407,6 +412,7 @@ class Daemon:
             await self._api.stop()
         if self.updates is not None:
             self.updates.stop()
+        await self._answering.close()
         await self.engine.close()
         for thread in self._threads.values():
             # What matters is on disk by now; a thread stuck in a driver is left to the service manager's time limit.
