@@ -11,8 +11,8 @@ from nis_edge.monitor.tables import MISSING_LEFT, ForestBytes
 
 Array = np.ndarray[Any, Any]
 
-TREES: Final = 110
-LEAVES: Final = 24
+TREES: Final = 80
+LEAVES: Final = 20
 RATE: Final = 0.1
 LEAST_POSITIVE: Final = 20
 """Windows with a finding below which nothing is learned of it."""

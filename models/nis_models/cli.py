@@ -96,6 +96,19 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=3, help="windows to show (default: %(default)s)")
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--split", choices=("train", "tune", "test"), default="test")
+    parser.add_argument("--per-kind", type=int, default=50, help="windows of each mechanism (default: %(default)s)")
+    parser.add_argument("--label", default=None, help="only mechanisms of this finding, or 'none'")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=CACHE / "verdicts.jsonl",
+        help="answers; windows that stand in it already are not asked again (default: %(default)s)",
+    )
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("nis_edge/demo"), help="folder to write to (default: %(default)s)"
@@ -161,6 +174,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="comma-separated, or '' (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, default=None, help="write the figures here")
+    parser.add_argument(
+        "--runs", type=Path, default=None, help="folder of the development data; with it: score the judge of feeds too"
+    )
+    parser.add_argument("--limit", type=int, default=None, help="only so many windows to tune and to test on")
     parser.add_argument(
         "--traces",
         type=Path,
@@ -256,6 +273,13 @@ _DATA: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         _add_inspect,
         "nis_models.work",
         "data_inspect",
+    ),
+    "check": (
+        "show windows of each kind to a person, ask whether the label holds, record the answers",
+        "nis-models data check --per-kind 50 --out .cache/verdicts.jsonl",
+        _add_check,
+        "nis_models.hand_check",
+        "data_check",
     ),
     "demo": (
         "write the demonstration's scripted team",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nis_edge.errors import ConfigError
+from nis_edge.monitor import tables
 from nis_edge.monitor.labels import LABELS
 
 
@@ -19,18 +20,22 @@ def evaluate_model(args: argparse.Namespace) -> int:
 
         return evaluate_outside.run(args)
     from nis_edge.engine.model import Model
-    from nis_models import data, evaluate, export, judges
+    from nis_models import data, evaluate, evidence_judges, export, judges
 
     items = {split: data.read(args.data, split) for split in data.SPLITS}
+    if args.limit is not None:
+        items = {split: part if split == "train" else part[: args.limit] for split, part in items.items()}
     with Model.open(args.model) as model:
-        judged: dict[str, judges.Judge] = {"model": judges.packed(model)}
+        print("judging by the package ...", flush=True)
+        judged = judges.parts(model, args.data, {split: items[split] for split in ("tune", "test")})
+        numbers = judges.known_numbers(model, args.data, items)
         fixed = {"model": export.calibration_of(model.manifest)}
         for name in filter(None, args.baselines.split(",")):
             if name not in (*judges.BASELINES, "trees"):
                 raise ConfigError(f"--baselines: {name!r} is none of {', '.join((*judges.BASELINES, 'trees'))}")
             print(f"learning baseline {name} ...", flush=True)
             judged[name] = judges.baseline(
-                "evidence" if name == "trees" else name, items["train"], trees=name == "trees"
+                "evidence" if name == "trees" else name, items["train"], trees=name == "trees", numbers=numbers
             )
         print("judging ...", flush=True)
         figures = evaluate.compare(judged, items["tune"], items["test"], fixed)
@@ -44,6 +49,11 @@ def evaluate_model(args: argparse.Namespace) -> int:
             "data": data.manifest_of(args.data),
             "judges": figures,
         }
+        packed = tables.decode(model.tables) if model.tables is not None else None
+        if args.runs is not None and packed is not None and packed.series is not None:
+            record["feeds"] = evidence_judges.score_feeds(packed.series, args.runs)
+            for strength, entry in record["feeds"].items():
+                print(f"feeds, {strength} faults: {entry['balanced_accuracy']:.2f} {entry['ci95']}, n = {entry['n']}")
     _print_table(figures)
     if args.json is not None:
         args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nis_edge.monitor.context import Window
-from nis_edge.monitor.dense import dense, names
+from nis_edge.monitor.dense import MEANINGS, dense, names
 from nis_edge.monitor.evidence import event_text, gather
 
 
@@ -24,7 +24,12 @@ def vectors(windows: Iterable[Window], *, flags: bool = True) -> np.ndarray[Any,
         flags: put 0 where a number is unknown, with an indicator beside it, for judges that know no NaN.
     """
     rows = np.array([dense(window, gather(window), None) for window in windows], dtype=np.float32)
-    rows = rows.reshape(-1, len(names()))
+    return of_numbers(rows.reshape(-1, len(names())), flags=flags)
+
+
+def of_numbers(numbers: np.ndarray[Any, Any], *, flags: bool) -> np.ndarray[Any, Any]:
+    """What ``vectors`` makes of numbers that are known already; what word vectors added is left out."""
+    rows = np.where(np.isin(names(), MEANINGS), np.float32("nan"), numbers).astype(np.float32)
     if not flags:
         return rows
     unknown = np.isnan(rows)

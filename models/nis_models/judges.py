@@ -6,18 +6,17 @@ The packed model is asked through the device's own engine; a checkpoint through 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from nis_edge.errors import ConfigError
 from nis_edge.judgement import WindowReader
 from nis_edge.monitor import tables
 from nis_edge.monitor.labels import HEAD_OUTPUTS
 from nis_edge.monitor.window import render
-from nis_models import evidence_judges, features
+from nis_models import evidence_judges, features, fusion
 from nis_models.scenarios import Item, targets_of
 
 if TYPE_CHECKING:
@@ -46,6 +45,45 @@ def packed(model: Model) -> Judge:
     return judge
 
 
+def parts(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]) -> dict[str, Judge]:
+    """The package and each of its judges alone, every window looked at once.
+
+    Args:
+        model: an open package.
+        folder: of the data set that the sets are the beginnings of.
+        sets: split -> its items; the judges know only these very lists.
+    """
+    raw = model.tables
+    if raw is None:
+        return {"model": packed(model)}
+    decoded = tables.decode(raw)
+    count = len(HEAD_OUTPUTS)
+    weights = np.frombuffer(decoded.weights, dtype="<f4").reshape(count, 3 * count + 1)
+    words, table = evidence_judges.unpacked_words(decoded)
+    seen: dict[str, dict[int, Array]] = {"model": {}, "alone": {}, "package_trees": {}, "perceptron": {}}
+    for split, items in sets.items():
+        numbers, meant = evidence_judges.kept_numbers(folder, split, items, words, table)
+        said = {**evidence_judges.scores(decoded, numbers, meant), "model": alone(model)(items)}
+        seen["model"][id(items)] = fusion.fused(said, weights)
+        seen["alone"][id(items)] = said["model"]
+        seen["package_trees"][id(items)] = said["trees"]
+        seen["perceptron"][id(items)] = said["perceptron"]
+    return {name: lambda items, by_list=by_list: by_list[id(items)] for name, by_list in seen.items()}
+
+
+def known_numbers(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]) -> dict[int, Array]:
+    """Evidence of each set's beginning, as far as a baseline needs it, by the ``id`` of the set's list."""
+    if model.tables is None:
+        return {}
+    words, table = evidence_judges.unpacked_words(tables.decode(model.tables))
+    return {
+        id(items): evidence_judges.kept_numbers(
+            folder, split, items[:BASELINE_ITEMS_MAX] if split == "train" else items, words, table
+        )[0]
+        for split, items in sets.items()
+    }
+
+
 def alone(model: Model) -> Judge:
     """The packed model without the package's tables, by the engine of the device."""
 
@@ -55,21 +93,6 @@ def alone(model: Model) -> Judge:
             return np.array([reader.raw(render(item.window))[0] for item in items], dtype=np.float64)
         finally:
             reader.close()
-
-    return judge
-
-
-def table(model: Model, name: str) -> Judge:
-    """One of the package's judges of evidence: ``trees`` or ``perceptron``."""
-    raw = model.tables
-    if raw is None:
-        raise ConfigError(f"the package of {model.manifest.model.id} has no tables to ask for {name}")
-    decoded = tables.decode(raw)
-    meanings = evidence_judges.meanings_of(decoded)
-
-    def judge(items: Sequence[Item]) -> Array:
-        numbers, meant = evidence_judges.numbers_of([item.window for item in items], meanings)
-        return evidence_judges.scores(decoded, numbers, meant)[name]
 
     return judge
 
@@ -94,24 +117,33 @@ def checkpoint(path: Path, tokenizer_path: Path) -> Judge:
     return judge
 
 
-def baseline(name: str, train: Sequence[Item], *, trees: bool = False) -> Judge:
+def baseline(
+    name: str, train: Sequence[Item], *, trees: bool = False, numbers: Mapping[int, Array] | None = None
+) -> Judge:
     """A judge that is not a language model.
 
     Args:
         name: ``majority`` (the label's frequency), ``length`` (how much was said), ``words`` (TF-IDF), ``evidence``.
         train: what it learns from.
         trees: boosted trees in place of logistic regression, for ``evidence``.
+        numbers: evidence that is known already, by the ``id`` of the list whose beginning it is of.
     """
     items = list(train)[:BASELINE_ITEMS_MAX]
     pairs = [targets_of(item) for item in items]
     targets = np.array([pair[0] for pair in pairs])
     counted = np.array([pair[1] for pair in pairs]) > 0
     look = _look(name, items, trees=trees)
-    seen = look(items)
+    kept = numbers if numbers is not None and name == "evidence" else {}
+
+    def looked(new: Sequence[Item], count: int) -> Any:
+        known = kept.get(id(new))
+        return look(list(new)[:count]) if known is None else features.of_numbers(known[:count], flags=not trees)
+
+    seen = looked(train, len(items))
     learned = [_learn(name, seen, targets[:, i], counted[:, i], trees=trees) for i in range(len(HEAD_OUTPUTS))]
 
     def judge(new: Sequence[Item]) -> Array:
-        shown = look(list(new))
+        shown = looked(new, len(new))
         return np.stack([score(shown) for score in learned], axis=1)
 
     return judge

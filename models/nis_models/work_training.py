@@ -179,6 +179,7 @@ def make_tables(args: argparse.Namespace) -> int:
         np.array([pair[0] for pair in pairs]),
         np.array([pair[1] for pair in pairs]),
         args.vectors,
+        folder=args.data,
         seed=args.seed,
         progress=lambda line: print(line, flush=True),
     )

@@ -453,12 +453,12 @@ def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
 def _meaning_numbers(row: dict[str, float], window: Window, meanings: Meanings | None) -> None:
     events = window.events
     if meanings is None:
-        row.update(dict.fromkeys(_MEANINGS, NAN))
+        row.update(dict.fromkeys(MEANINGS, NAN))
         return
     vectors = [meanings.vector(event_text(event)) for event in events]
     goal = meanings.vector(window.goal) if window.goal else None
     working = [i for i, event in enumerate(events) if not is_user(event) and event.kind != "goal"]
-    values: dict[str, float | None] = dict.fromkeys(_MEANINGS)
+    values: dict[str, float | None] = dict.fromkeys(MEANINGS)
     for place in range(NEWEST):
         i = working[-1 - place] if place < len(working) else None
         if i is None or vectors[i] is None:
@@ -510,7 +510,7 @@ def _meaning_numbers(row: dict[str, float], window: Window, meanings: Meanings |
             lonely.append(value)
     if lonely:
         values["loneliest"] = min(lonely)
-    row.update({name: _maybe(values[name]) for name in _MEANINGS})
+    row.update({name: _maybe(values[name]) for name in MEANINGS})
 
 
 SPOKEN: Final = 4
@@ -534,7 +534,7 @@ def _highest(vector: Array | None, others: Sequence[Array | None]) -> float | No
     return max(found, default=None)
 
 
-_MEANINGS: Final = (
+MEANINGS: Final = (
     *(
         f"m{place}.{name}"
         for place in range(NEWEST)
@@ -543,6 +543,7 @@ _MEANINGS: Final = (
     "halves", "newest_rest", "goal_mean", "goal_min", "goal_last_first", "reply_last", "reply_min", "reply_mean",
     "step_min", "step_mean", "step_last", "asked_nearest", "asked_taken", "asked_goal", "loneliest",
 )  # fmt: skip
+"""Names of the numbers that word vectors give."""
 
 
 def _listed() -> list[str]:

@@ -1,0 +1,94 @@
+"""Judges of evidence: what the device computes is what was learned, and weighing them helps nobody cheat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("torch")
+
+from nis_models import boosting, feed_faults, fusion, perceptron
+
+from nis_edge.monitor import feeds, tables
+from nis_edge.monitor.dense import names
+
+RNG = np.random.default_rng(7)
+OUTPUTS = ("first", "second", "rare")
+
+
+def _learnable(count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    numbers = RNG.normal(size=(count, 6)).astype(np.float32)
+    numbers[RNG.random(numbers.shape) < 0.1] = np.nan
+    targets = np.stack([numbers[:, 0] > 0, np.isnan(numbers[:, 1]), np.zeros(count)], axis=1).astype(np.float64)
+    return numbers, targets, np.ones_like(targets)
+
+
+def test_the_device_walks_trees_as_scikit_learn_does() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    numbers, targets, counted = _learnable()
+    packed = boosting.learn(numbers, targets, counted, names()[:6], OUTPUTS, trees=12, leaves=8)
+    row = np.full((len(numbers), len(names())), np.nan, dtype=np.float32)
+    row[:, :6] = numbers
+    walked = boosting.scores(tables.Forest(packed, names()), row)
+    learned = HistGradientBoostingClassifier(
+        max_iter=12, learning_rate=boosting.RATE, max_leaf_nodes=8, min_samples_leaf=15, l2_regularization=2.0,
+        max_features=0.3, early_stopping=False, random_state=0,
+    ).fit(numbers, targets[:, 0] > 0)  # fmt: skip
+    assert np.abs(walked[:, 0] - learned.decision_function(numbers)).max() < 1e-4
+    assert ((walked[:, 1] > 0) == (targets[:, 1] > 0)).mean() > 0.95, "an unknown value is known to be unknown"
+    assert (walked[:, 2] < -4).all(), "what never held is never claimed"
+
+
+def test_the_device_computes_the_perceptron_that_was_learned() -> None:
+    numbers, targets, counted = _learnable(1200)
+    meant = RNG.normal(size=(1200, tables.SHOWN * 2)).astype(np.float32)
+    packed = perceptron.learn(numbers, meant, targets, counted, names()[:6], epochs=120)
+    net = perceptron.ready(packed, 2, len(OUTPUTS))
+    many = perceptron.scores(net, numbers, meant)
+    assert np.abs(many[3] - net.scores(numbers[3], meant[3])).max() < 1e-4
+    assert ((many[:, 0] > 0) == (targets[:, 0] > 0)).mean() > 0.9
+
+
+def test_weighing_trusts_the_judge_that_is_right_and_not_the_one_that_is_noise() -> None:
+    targets = (RNG.random((600, 2)) < 0.4).astype(np.float64)
+    right, noise = (targets - 0.5) * 4 + RNG.normal(size=targets.shape), RNG.normal(size=targets.shape) * 5
+    weights = fusion.learn({"trees": right, "model": noise}, targets, np.ones_like(targets))
+    assert weights.shape == (2, 7)
+    assert weights[0, 0] > 5 * abs(weights[0, 4])
+    assert weights[0, 2] == 0, "a judge that is left out weighs nothing"
+    fused = fusion.fused({"trees": right, "model": noise}, weights)
+    assert ((fused > 0) == (targets > 0)).mean() > 0.95
+
+
+@pytest.fixture(scope="module")
+def series() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return {f"real__{i}.csv": 50 + np.cumsum(rng.normal(size=900)) * 0.1 + rng.normal(size=900) for i in range(40)}
+
+
+@pytest.mark.parametrize("label", feeds.LABELS)
+def test_a_fault_of_a_feed_is_put_where_it_says(label: str, series: dict[str, np.ndarray]) -> None:
+    drawn = [feed for feed in feed_faults.draw(series, "train", 120) if feed.label == label]
+    assert len(drawn) > 3 and {feed.strength for feed in drawn} <= set(feed_faults.STRENGTHS)
+    for feed in drawn:
+        original = series[feed.file]
+        past = feed.values[: -feeds.RECENT]
+        assert any(np.array_equal(past, original[i : i + len(past)]) for i in range(len(original))), "the past is real"
+        assert feed.proof
+
+
+def test_series_of_one_file_stay_in_one_split(series: dict[str, np.ndarray]) -> None:
+    files = {
+        split: {feed.file for feed in feed_faults.draw(series, split, 60)}  # type: ignore[arg-type]
+        for split in ("train", "tune", "test")
+    }
+    assert not files["train"] & files["test"] and not files["train"] & files["tune"]
+
+
+def test_a_missing_folder_of_series_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="holds no series"):
+        feed_faults.load(tmp_path)
