@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from nis_edge.config import SpoolOptions
 from nis_edge.latency import Latencies
@@ -119,6 +120,16 @@ def test_metrics_are_well_formed_and_the_unknown_has_no_line() -> None:
     assert 'name="temperature_c"' not in text
     assert 'nis_edge_finding{label="looping",severity="high",agents="a\\"\\\\\\n"} 1' in lines
     assert 'nis_edge_status{status="degraded"} 1' in lines
+
+
+def test_a_prometheus_scrape_takes_every_metric_with_its_type_and_labels() -> None:
+    verdict = judged()
+    verdict["findings"] = [{**FINDING, "agents": ['a"\\\n']}]
+    families = {f.name: f for f in text_string_to_metric_families(exposition(view(verdict=verdict), 1000))}
+    assert families["nis_edge_status"].type == "gauge" and families["nis_edge_events"].type == "counter"
+    (finding,) = families["nis_edge_finding"].samples
+    assert finding.labels["agents"] == 'a"\\\n' and finding.value == 1.0
+    assert {sample.labels["status"]: sample.value for sample in families["nis_edge_status"].samples}["degraded"] == 1.0
 
 
 def test_before_the_first_verdict_the_status_is_unknown() -> None:
