@@ -14,6 +14,9 @@ from nis_models.physics_quantities import Found, of
 
 Slots = Mapping[str, Quantity | Sequence[Quantity]]
 
+CLOSE: Final = 14
+"""A cue so many characters behind a number speaks of it."""
+
 _EXACT_ONE: Final = Quantity(1.0, "kg", 0.0)
 _FLOW: Final[frozenset[units.Dimension]] = frozenset({(0, 1, -1, 0, 0, 0, 0)})
 Reader = Callable[[str, list[Found]], Iterator[Slots]]
@@ -22,7 +25,8 @@ Reader = Callable[[str, list[Found]], Iterator[Slots]]
 def readers(line: str, found: list[Found]) -> Iterator[tuple[str, Reader]]:
     """Laws that the units and words may speak of, likeliest first."""
     has = {one.dimension for one in found}
-    if re.search(r"efficien|carnot|convert|heat engine", line) and units.TEMPERATURE in has:
+    shares = units.DIMENSIONLESS in has or re.search(r"efficien|carnot|convert|heat engine|work", line)
+    if len(of(found, units.TEMPERATURE)) == 2 and shares and units.MASS not in has:
         yield "carnot_bound", _carnot
     if units.MOMENT_OF_INERTIA in has:
         yield "angular_momentum", _spin
@@ -161,23 +165,34 @@ def _spin(line: str, found: list[Found]) -> Iterator[Slots]:
 
 
 def _sides(line: str, found: Sequence[Found]) -> tuple[list[Quantity], list[Quantity]]:
-    """In and out by the nearest cue in front, else behind, else as the one before."""
+    """In and out: what is listed together goes together, by the cue close behind the list, else in front of it."""
     into: list[Quantity] = []
     out: list[Quantity] = []
     was = "in"
-    for one in found:
-        start = max(line.rfind(". ", 0, one.start), line.rfind("; ", 0, one.start), 0)
-        front, behind = line[start : one.start], re.split(r"[.;,]", one.after)[0]
+    for group in _lists(found):
+        start = max(line.rfind(". ", 0, group[0].start), line.rfind("; ", 0, group[0].start), 0)
+        front, behind = line[start : group[0].start], re.split(r"[.;,]", group[-1].after)[0]
         near = [(m.start(), "out") for m in _OUT.finditer(behind)] + [(m.start(), "in") for m in _IN.finditer(behind)]
         last = [(m.end(), "out") for m in _OUT.finditer(front)] + [(m.end(), "in") for m in _IN.finditer(front)]
-        if near and min(near)[0] < 14:
+        if near and min(near)[0] < CLOSE:
             was = min(near)[1]
         elif last:
             was = max(last)[1]
         elif near:
             was = min(near)[1]
-        (into if was == "in" else out).append(one.quantity)
+        (into if was == "in" else out).extend(one.quantity for one in group)
     return into, out
+
+
+def _lists(found: Sequence[Found]) -> list[list[Found]]:
+    """Numbers with nothing but commas and *and* between them, together."""
+    groups: list[list[Found]] = []
+    for one in found:
+        if groups and re.fullmatch(r"[\s,]*(?:and)?\s*", one.before) and one.before.strip():
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
 
 
 def _node(line: str, found: list[Found]) -> Iterator[Slots]:
@@ -190,7 +205,7 @@ def _node(line: str, found: list[Found]) -> Iterator[Slots]:
 
 
 _KEPT: Final = re.compile(
-    r"\b(?:accumulat\w*|stays?|stor\w*|remain\w*|kept|build\w* up|gain\w*|holdup|left in|inventory"
+    r"\b(?:accumulat\w*|stays?|stor\w*|remain\w*|kept|build\w* up|gain\w*|holdup|left in|inventory|stock"
     r"|retain\w*|rises? by|fill\w*)\b"
 )
 
@@ -407,7 +422,7 @@ def _energy(line: str, found: list[Found]) -> Iterator[Slots]:
             r"\b(?:rises?|climbs?|up|upwards?|reaches a height|rolls up|ascends?|throw\w*|thrown|toss\w*|launch\w*)\b",
             line,
         )
-        falls = re.search(r"\b(?:falls?|drops?|dropped|down|slides? down|descends?|released|bottom)\b", line)
+        falls = re.search(r"\b(?:falls?|drops?|dropped|down(?:wards?)?|slides? down|descends?|released|bottom)\b", line)
         a, b = (ground, lengths[0].quantity) if rises and not falls else (lengths[0].quantity, ground)
     slots: dict[str, Quantity | Sequence[Quantity]] = {
         "mass": masses[0].quantity if masses else _EXACT_ONE,

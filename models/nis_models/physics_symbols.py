@@ -10,7 +10,7 @@ from nis_edge.errors import EventFormatError
 from nis_edge.physics.checks import Check, check_dimensions, check_reaction
 from nis_edge.physics.units import unit_of
 
-_ARROW: Final = re.compile(r"\s*(?:<?[-=]+>|→|⟶|⇌|\byields?\b|\bgives?\b|\bproduces?\b|\bforms?\b|\bto form\b)\s*")
+_ARROW: Final = re.compile(r"\s*(?:<?[-=]+>|→|⟶|⇌|\byields?\b|\bgives?\b|\bproduces?\b|\bforms?\b|\bto form\b|=)\s*")
 _TERM: Final = re.compile(r"(?:(\d{1,3})\s*\*?\s*)?((?:\(?[A-Z][a-z]?\d*\)?\d*){1,12})(?:\((?:s|l|g|aq)\))?\Z")
 
 
@@ -64,10 +64,8 @@ _KINDS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _EQUATION: Final = re.compile(
     r"(?:\bis\b|\bequals?\b|=|\bmatches\b|\bequal to\b|\bsame (?:as|dimensions? as)\b|\bexpressed in\b|\bmeasured in\b"
-    r"|\bhas (?:the )?units?(?: of)?\b|\bin units of\b|\bgiven in\b|\bcomes out in\b|\bcarries\b)"
-)
-_OPERATORS: Final = re.compile(
-    r"\btimes\b|\bmultiplied by\b|\bdivided by\b|\bover\b|\bper\b|\bsquared\b|\bcubed\b|[*/×·^]"
+    r"|\byou take\b|\bgives?\b|\byields?\b|\bhas (?:the )?units?(?: of)?\b|\bin units of\b|\bgiven in\b"
+    r"|\bcomes out in\b|\bcarries\b)"
 )
 
 
@@ -77,7 +75,7 @@ def _sides_of_units(line: str) -> tuple[str, str] | None:
         r"\b(?:units?|dimension)", line.lower()
     ):
         return None
-    for sentence in re.split(r"(?<=[a-z\d)])[.;:?](?:\s|\Z)", line):
+    for sentence in re.split(r"(?<=[\w)])[.;:?](?:\s|\Z)", line):
         for match in _EQUATION.finditer(sentence):
             left, right = (
                 _units_in(sentence[: match.start()], last=True),
@@ -109,23 +107,22 @@ def _units_in(side: str, *, last: bool) -> str | None:
 
 
 def _unit_of_piece(piece: str, *, last: bool) -> str | None:
+    """The named quantity or unit of a piece that stands nearest to the operator, or to the equation's sign."""
     words = piece.strip().rstrip(".").split()
-    power = 1
-    names = [re.sub(r"\^\d", "", word.lower()) for word in words]
-    for width in (2, 1):
-        for at in range(len(words) - width, -1, -1) if last else range(len(words) - width + 1):
-            name = " ".join(names[at : at + width])
-            if name in _KINDS:
-                raised = re.search(r"\^(\d)", words[at + width - 1])
-                power = int(raised[1]) if raised else 1
-                return _raised(_KINDS[name], power)
-    for word in reversed(words) if last else words:
-        try:
-            if not re.fullmatch(r"[aA]|in|at|as|[\d.]+", word):
+    for at in range(len(words) - 1, -1, -1) if last else range(len(words)):
+        for name in (" ".join(words[max(0, at - 1) : at + 1]), " ".join(words[at : at + 2]), words[at]):
+            kind = _KINDS.get(re.sub(r"\^\d", "", name.lower()))
+            if kind is not None:
+                raised = re.search(r"\^(\d)", name)
+                return _raised(kind, int(raised[1]) if raised else 1)
+        word = words[at]
+        # "A" is the ampere only where it ends what is said.
+        if not re.fullmatch(r"a|in|at|as|[\d.]+", word) and (word != "A" or at == len(words) - 1):
+            try:
                 unit_of(word)
-                return word
-        except EventFormatError:
-            continue
+            except EventFormatError:
+                continue
+            return word
     return None
 
 
