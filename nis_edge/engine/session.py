@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nis_edge.engine.model import Model
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
+POSITIONS_MAX: Final = 1 << 20
+"""NIS_CONTEXT_MAX of nis_edge/native/model.h: no session holds more."""
+
 Tokens: TypeAlias = Sequence[int] | npt.NDArray[Any]
 
 
@@ -125,23 +128,21 @@ class Session:
         Raises:
             ModelError: as ``forward``; then nothing was read.
         """
-        ids = self.checked([first])
-        if not 1 <= count <= self.max_positions - self.position:
+        # No numpy and few calls: between two tokens of a small model they would be several per cent of the time.
+        if not (isinstance(first, int) and 0 <= first < self._vocab):
+            first = int(self.checked([first])[0])
+        if not 1 <= count <= POSITIONS_MAX:
+            raise ModelError(f"{self._where}: {count} tokens to make, must be 1 or more and fit the session")
+        made, made_count = (ctypes.c_int32 * count)(), ctypes.c_size_t()
+        status = self._library.nis_session_greedy(
+            self.handle(), first, -1 if stop is None else stop, count, made, ctypes.byref(made_count)
+        )
+        if status == library.FULL:
             raise ModelError(
                 f"{self._where}: {count} tokens to make, the session has room for {self.max_positions - self.position}"
             )
-        made = np.empty(count, dtype=np.int32)
-        made_count = ctypes.c_size_t()
-        status = self._library.nis_session_greedy(
-            self.handle(),
-            int(ids[0]),
-            -1 if stop is None else int(stop),
-            count,
-            made.ctypes.data,
-            ctypes.byref(made_count),
-        )
         self._raise(status)
-        return [int(token) for token in made[: made_count.value]]
+        return made[: made_count.value]
 
     def head(self, name: str) -> Float32Array:
         """Ask a task head about the last position; only its own layers run, over positions it has not seen.

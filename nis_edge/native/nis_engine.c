@@ -588,7 +588,9 @@ nis_status nis_session_greedy(nis_session *session, int32_t first, int32_t stop,
     entered e;
     TRY(enter(session, &e));
     const size_t before = session->position;
-    const nis_status status = greedy(session, first, stop, count, generated, generated_count);
+    const nis_status status = count > session->max_positions - before
+                                  ? NIS_FULL
+                                  : greedy(session, first, stop, count, generated, generated_count);
     if (status != NIS_OK) session->position = before;
     roll(session);
     leave(session, &e);

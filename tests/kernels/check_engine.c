@@ -1154,6 +1154,10 @@ int main(int argc, char **argv) {
     check_rolling(&recipes[0], quick);
     check_choosing();
     check_constraints();
+    if (threads_only) {
+        nis_head_stats total = {0};
+        check_head_pattern(NULL, NIS_F32, HEAD_RANDOM, 3, 0, &total);
+    }
     check_host_environment();
     check_sharing();
     check_refusals();
