@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine.__main__ import table as engine_table
+from bench.engine.targets import Target, target_table
 from nis_edge.update.machine import render_mermaid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,10 +102,14 @@ def device_part(report: dict[str, Any], file: Path) -> str:
 def engine_part(report: dict[str, Any], file: Path) -> str:
     """One run of `python -m bench.engine`."""
     about = report["about"]
+    if report.get("targets"):  # the tables of every contestant stand in the file
+        shown = target_table([Target(**line) for line in report["targets"]])
+    else:
+        shown = engine_table(report["results"])
     return (
         f"**The engine beside llama.cpp** (llama-cpp-python {about['llama_cpp_python']}) on {about['cpu']}, commit "
         f"{about['commit']}, {about['method']} (source: {link(file)}). Only the ratios mean anything on another "
-        f"machine or day:\n\n{engine_table(report['results'])}"
+        f"machine or day:\n\n{shown}"
     )
 
 
