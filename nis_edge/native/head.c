@@ -195,22 +195,34 @@ static nis_screen *make_screen(const nis_model *model) {
     return s;
 }
 
+/* Eight codes at a time in one word: a compiler makes wide registers of that, whatever the instruction set. */
+static uint64_t eight(const int8_t *codes) {
+    uint64_t word;
+    memcpy(&word, codes, sizeof word);
+    return word;
+}
+
 static void pack_planes(const nis_screen *s, const int8_t *codes, size_t row) {
+    const uint64_t each = UINT64_C(0x0101010101010101);
     uint8_t *nibbles = s->nibbles + row * s->groups * NIS_SCREEN_NIBBLE_BYTES;
     for (size_t half = 0; half < 2 * s->groups; half++, nibbles += 64) {
         const int8_t *c = codes + half * 128;
-        for (size_t j = 0; j < 64; j++) nibbles[j] = (uint8_t)((c[j] >> 2) | (c[j + 64] >> 2) << 4);
+        for (size_t j = 0; j < 64; j += 8) {
+            const uint64_t low = eight(c + j) >> 2 & 15 * each, high = eight(c + j + 64) >> 2 & 15 * each;
+            const uint64_t both = low | high << 4;
+            memcpy(nibbles + j, &both, sizeof both);
+        }
     }
     for (size_t plane = 0; plane < 2; plane++) {
         uint8_t *bits = s->bits[plane] + row * s->groups * NIS_SCREEN_BIT_BYTES;
         const int shift = 1 - (int)plane;
         for (size_t group = 0; group < s->groups; group++, bits += NIS_SCREEN_BIT_BYTES) {
             const int8_t *c = codes + group * NIS_SCREEN_GROUP_COLUMNS;
-            uint8_t byte[NIS_SCREEN_BIT_BYTES] = {0};
-            for (int k = 0; k < 8; k++) {
-                for (size_t j = 0; j < 32; j++) byte[j] |= (uint8_t)((c[j + 32 * (size_t)k] >> shift & 1) << k);
+            for (size_t j = 0; j < 32; j += 8) {
+                uint64_t packed = 0;
+                for (int k = 0; k < 8; k++) packed |= (eight(c + j + 32 * (size_t)k) >> shift & each) << k;
+                memcpy(bits + j, &packed, sizeof packed);
             }
-            memcpy(bits, byte, sizeof byte);
         }
     }
 }
