@@ -84,12 +84,15 @@ test-spool-kill: setup
 	@echo "== 1000 kills of the sender and 200 outages of the broker under 200 records a second: about half an hour"
 	NIS_SPOOL_KILLS=1000 NIS_SPOOL_OUTAGES=200 $(PYTEST) -s tests/system/test_spool_kill.py
 
-check: setup
+check: lint
+	$(FAST)
+
+# What `make check` adds to the fast tests.
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	gcc -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off -fsyntax-only $(wildcard nis_edge/native/*.c)
-	$(FAST)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -57,6 +57,7 @@ REQUIRED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "device.eased": ("to", "reason", "unharmed"),
     "device.recovered": (),
     # update
+    "updates.started": ("installed", "version"),
     "update.noticed": ("source",),
     "update.refused": ("reason", "unharmed"),
     "target.verified": ("target", "sha256"),

@@ -4,8 +4,9 @@ Theory of operation. A record gets its sequence number, is written (WAL, synchro
 power cut), is read by the sender, and its row is deleted when the broker has acknowledged it. A record that the broker
 refuses for good is parked for a person to look at. When the bytes reach the cap, the oldest record of the lowest class
 makes room, and every drop is counted by class; the counts survive a restart. Records past their time are dropped and
-counted in the same way. A damaged file is set aside under another name and a new one begun: the agent never stops for
-its spool.
+counted in the same way. On a full disk even deleting needs room, for the log: a reserve is held back for that, so that
+what the broker has always leaves, and makes the room that new records need. A damaged file is set aside under another
+name and a new one begun: the agent never stops for its spool.
 
 Blocking: every method may wait for the disk. The roof calls all of them from one thread.
 """
@@ -13,6 +14,7 @@ Blocking: every method may wait for the disk. The roof calls all of them from on
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from nis_edge.errors import DeviceError
-from nis_edge.limits import SPOOL_DAMAGED_KEPT_MAX, SPOOL_PARKED_MAX, SPOOL_READ_BYTES_MAX
+from nis_edge.limits import KIB, SPOOL_DAMAGED_KEPT_MAX, SPOOL_PARKED_MAX, SPOOL_READ_BYTES_MAX
 
 Class = Literal["telemetry", "assessment", "event"]
 CLASSES: Final[tuple[Class, ...]] = get_args(Class)
@@ -51,6 +53,13 @@ CREATE TABLE dropped (class INTEGER PRIMARY KEY, records INTEGER NOT NULL);
 # Beside its payload a row costs its columns, its index entry and its share of half-empty pages. Counting this for each
 # row keeps the file near the cap instead of twice as large when records are small.
 _ROW_OVERHEAD_BYTES: Final = 256
+
+
+_RESERVE_BYTES: Final = 512 * KIB
+"""Deleting ``_SHRINK_ROWS`` rows rewrites at most as many pages of 4 KiB, some more for the index, and the log's
+head."""
+
+_SHRINK_ROWS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,8 @@ class Spool:
         self._db = connection
         self._bytes_max = bytes_max
         self._tally = _read_tally(connection)
+        self._reserve = _Reserve(path.with_name(f"{path.name}.reserve"))
+        self._reserve.hold()
 
     @staticmethod
     def open(path: Path, *, bytes_max: int) -> tuple[Spool, str | None]:
@@ -156,6 +167,17 @@ class Spool:
         Returns:
             The records of ``add`` that were kept, numbered. Those missing were dropped for want of room, and counted.
         """
+        gone, parted = list(delivered), list(refused)
+        try:
+            return self._commit(add, gone, parted, lost or {})
+        except sqlite3.Error as error:
+            if _is_full(error) and (gone or parted):
+                self._shrink(gone, parted)
+            raise self._translated("written", error) from error
+
+    def _commit(
+        self, add: Sequence[Record], delivered: list[int], refused: list[tuple[int, str]], lost: Mapping[Class, int]
+    ) -> list[Record]:
         before = _copy(self._tally)
         try:
             with self._db:
@@ -163,14 +185,24 @@ class Spool:
                 self._delete_runs(delivered)
                 for seq, reason in refused:
                     self._park(seq, reason)
-                for kind, records in (lost or {}).items():
+                for kind, records in lost.items():
                     self._tally.dropped[kind] += records
                 kept = self._insert_all(add)
                 self._write_drops(before)
-        except sqlite3.Error as error:
+        except sqlite3.Error:
             self._tally = before
-            raise self._translated("written", error) from error
+            raise
         return kept
+
+    def _shrink(self, delivered: list[int], refused: list[tuple[int, str]]) -> None:
+        """Let go of what is done with, on the reserve; the records to be added then find the room at the next try."""
+        self._reserve.release()
+        for first in range(0, len(delivered) + 1, _SHRINK_ROWS):
+            last = first + _SHRINK_ROWS > len(delivered)
+            with contextlib.suppress(sqlite3.Error):
+                self._commit((), delivered[first : first + _SHRINK_ROWS], refused if last else [], {})
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._reserve.hold()
 
     def expire(self, now: float) -> int:
         """Drop what is past its time, and count it.
@@ -235,6 +267,7 @@ class Spool:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
+        self._reserve.release()
 
     def _insert_all(self, records: Sequence[Record]) -> list[Record]:
         size = sum(_size(record) for record in records)
@@ -324,6 +357,32 @@ class Spool:
         return _refused(done, self._path, error)
 
 
+class _Reserve:
+    """Bytes of the disk that are held back for the moment when it is full."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def hold(self) -> None:
+        """Take them, where the disk has room for twice as much; a disk that refuses is left as it is."""
+        try:
+            space = os.statvfs(self._path.parent)
+            if self._path.exists() or space.f_bavail * space.f_frsize < 2 * _RESERVE_BYTES:
+                return
+            descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self.release()
+
+    def release(self) -> None:
+        """Give them back."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
 class SpoolDamagedError(DeviceError):
     """The file's content is damaged: close it and open again, which sets it aside."""
 
@@ -331,6 +390,10 @@ class SpoolDamagedError(DeviceError):
 def _refused(done: str, path: Path, error: sqlite3.Error) -> DeviceError:
     kind = SpoolDamagedError if _is_damage(error) else DeviceError
     return kind(f"spool {path} can't be {done}: {error}; records already in it are safe")
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return "full" in str(error)
 
 
 def _size(record: Record) -> int:

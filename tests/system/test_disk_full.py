@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from nis_edge.adapters.spool import Record, Spool
+from nis_edge.errors import DeviceError
 from tests.support.broker import Mosquitto, mosquitto
 from tests.support.daemon import DaemonProcess, event
 from tests.support.subscriber import Subscriber
@@ -36,6 +39,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_what_the_broker_has_leaves_a_disk_that_the_spool_itself_filled_to_the_last_byte(small_disk: Path) -> None:
+    spool, _ = Spool.open(small_disk / "spool.db", bytes_max=64 << 20)
+    kept: list[int] = []
+    with pytest.raises(DeviceError, match="full"):
+        while True:
+            batch = [Record("assessment", "t", "s/1", b"x" * 700, "b", 1.0, 1e12)] * 50
+            kept += [record.seq for record in spool.commit(batch)]
+    ballast = os.open(small_disk / "ballast", os.O_CREAT | os.O_WRONLY)
+    with contextlib.suppress(OSError):
+        while os.write(ballast, b"y" * 4096):
+            pass
+    os.close(ballast)
+    assert os.statvfs(small_disk).f_bavail == 0
+    new = Record("event", "t", "s/1", b"z" * 300, "b", 1.0, 1e12)
+    for _ in range(3):
+        with contextlib.suppress(DeviceError):
+            spool.commit([new], kept)
+    counts = spool.counts()
+    assert counts.records["assessment"] == 0, "every record that was delivered is gone"
+    assert counts.records["event"] >= 1, "and a new one has its room"
+    spool.close()
 
 
 def test_a_full_disk_costs_counted_records_of_low_classes_and_nothing_else(
