@@ -173,6 +173,17 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="majority,length,words,evidence,trees",
         help="comma-separated, or '' (default: %(default)s)",
     )
+    parser.add_argument(
+        "--suite",
+        choices=("injected", "outcome", "device", "consistency", "self", "physics", "all"),
+        default=None,
+        help="every measure of this part of the judgement, beside its ablations",
+    )
+    parser.add_argument(
+        "--sample", type=int, default=1500, help="with --suite: windows or items (default: %(default)s)"
+    )
+    parser.add_argument("--judges", default="", help="with --suite: only these judges, comma-separated (default: all)")
+    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="with --suite: a page to look at")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here")
     parser.add_argument(
         "--runs", type=Path, default=None, help="folder of the development data; with it: score the judge of feeds too"

@@ -19,6 +19,10 @@ def evaluate_model(args: argparse.Namespace) -> int:
         from nis_models import evaluate_outside
 
         return evaluate_outside.run(args)
+    if args.suite is not None:
+        from nis_models import suite
+
+        return suite.run(args)
     from nis_edge.engine.model import Model
     from nis_models import data, evaluate, evidence_judges, export, judges
 
