@@ -11,7 +11,7 @@ from nis_edge.monitor.tables import MISSING_LEFT, ForestBytes
 
 Array = np.ndarray[Any, Any]
 
-TREES: Final = 80
+TREES: Final = 70
 LEAVES: Final = 20
 RATE: Final = 0.1
 LEAST_POSITIVE: Final = 20

@@ -77,6 +77,7 @@ def write(package: Path, metrics: Path) -> str:
         _by_source(judges),
         _calibration(judges["model"]),
         _feeds(record.get("feeds")),
+        _gap(judges),
         _failure(judges),
         _reading(),
         _data(record["data"], manifest.lineage),
@@ -93,8 +94,18 @@ def _verdict(judges: dict[str, Any]) -> str:
     best = max(rivals, key=lambda name: rivals[name]["value"])
     others = ", ".join(f"{_interval(entry)} of {JUDGES[name]}" for name, entry in rivals.items())
     comparison = f"balanced accuracy {_interval(mine)} against {others}, on the same evidence and windows"
-    if mine["ci95"][0] > rivals[best]["ci95"][1]:
-        return f"It adds to its evidence: {comparison}."
+    gain = judges[best]["all"].get("model_gains")
+    if gain is not None and gain["ci95"] and gain["ci95"][0] > 0:
+        paired = f"{gain['value']:+.3f} [{gain['ci95'][0]:+.3f}, {gain['ci95'][1]:+.3f}] against {JUDGES[best]}, paired"
+        alone = judges.get("alone", {}).get("all", {}).get("balanced_accuracy")
+        trees = judges.get("package_trees", {}).get("all", {}).get("balanced_accuracy")
+        parts = (
+            f" Most of it comes from trees and perceptron: its ternary model alone reaches {_interval(alone)}, its "
+            f"trees alone {_interval(trees)}."
+            if alone and trees
+            else ""
+        )
+        return f"**Advisory.** It beats simple judges of the same evidence: {comparison}; {paired}.{parts}"
     if mine["ci95"][1] < min(entry["ci95"][0] for entry in rivals.values()):
         return (
             f"**Advisory, and not good yet: it is worse than simple judges on the evidence that it reads itself**: "
@@ -246,9 +257,9 @@ def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
     if made_of:
         lines += [
             "",
-            f"Trees and perceptron learned from the first {made_of['windows']} windows of the set with SHA-256 "
-            f"`{made_of['sha256']}`, seed {made_of['seed']}; the judge of feeds from {made_of.get('feeds', 0)} windows "
-            "of series.",
+            f"The perceptron learned from the first {made_of['windows']} windows of the set with SHA-256 "
+            f"`{made_of['sha256']}`, trees from the first {made_of.get('trees_windows')} of them, seed "
+            f"{made_of['seed']}; the judge of feeds from {made_of.get('feeds', 0)} windows of series.",
         ]
     lines += ["", "Sittings of the model, last first:", ""]
     sitting: dict[str, Any] | None = lineage.get("training")
@@ -271,6 +282,16 @@ def _data(data: dict[str, Any], lineage: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _gap(judges: dict[str, Any]) -> str:
+    if "float_twin" not in judges:
+        return (
+            "### Ternary and float\n\nThe gap to a float twin was not measured for this model: the twin's training was "
+            "not finished. `nis-models train --float-twin` trains it.\n"
+        )
+    mine, twin = (judges[name]["all"]["balanced_accuracy"] for name in ("alone", "float_twin"))
+    return f"### Ternary and float\n\nThe ternary model alone {_interval(mine)}, its float twin {_interval(twin)}.\n"
 
 
 def _not_for() -> str:

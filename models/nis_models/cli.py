@@ -248,6 +248,9 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "--runs", type=Path, default=None, help="folder of the development data; with it: learn faults of feeds too"
     )
     parser.add_argument("--windows", type=int, default=40_000, help="windows to learn from (default: %(default)s)")
+    parser.add_argument(
+        "--trees-windows", type=int, default=None, metavar="N", help="let trees learn from the first N of them only"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=CACHE / "tables.bin", help="file to write (default: %(default)s)")
 

@@ -20,8 +20,8 @@ from nis_models.scenarios import Item, targets_of
 
 Array = np.ndarray[Any, Any]
 
-CLEAN_SHARE: Final = 0.93
-HARD_SHARE: Final = 0.88
+CLEAN_SHARE: Final = 0.94
+HARD_SHARE: Final = 0.9
 """Thresholds are moved together to the lowest place at which at least so many clean and hard-negative tune windows are
 called none: an operator who is cried wolf at stops listening."""
 
@@ -123,15 +123,39 @@ def compare(
         fixed: calibrations that are part of a judge (a package's own) and not to be fitted.
     """
     report: dict[str, Any] = {}
+    said: dict[str, Array] = {}
     sources = sorted({item.source for item in test})
     for name, judge in judged.items():
         calibration = (fixed or {}).get(name) or calibrate(judge(tune), tune)
         z = judge(test)
         report[name] = {"all": score(z, test, calibration), "by_source": {}}
+        said[name] = measures.verdicts(
+            calibration.probabilities(z)[:, : len(LABELS)], np.array(calibration.thresholds[: len(LABELS)])
+        )
         for source in sources:
             rows = [i for i, item in enumerate(test) if item.source == source]
             report[name]["by_source"][source] = score(z[rows], [test[i] for i in rows], calibration)
+    if "model" in said:
+        for name in report:
+            report[name]["all"]["model_gains"] = _gain(said["model"], said[name], test)
     return report
+
+
+def _gain(mine: Array, other: Array, items: Sequence[Item]) -> dict[str, Any]:
+    """How much more balanced accuracy one judge's verdicts reach than another's on the same windows, paired."""
+    truth = np.array([_truth(item) for item in items])
+    single = np.flatnonzero(truth > -2)
+    labels = len(LABELS)
+
+    def difference(rows: Array) -> float:
+        a, b = (np.nanmean(measures.class_recalls(truth[rows], said[rows], labels)) for said in (mine, other))
+        return float(a - b)
+
+    groups = [items[i].group for i in single]
+    return {
+        "value": round(difference(single), 4),
+        "ci95": measures.bootstrap(groups, lambda drawn: difference(single[drawn])),
+    }
 
 
 def _targets(items: Sequence[Item]) -> tuple[Array, Array]:

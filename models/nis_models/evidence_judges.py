@@ -84,6 +84,7 @@ def learn(
     vectors: Path,
     *,
     folder: Path,
+    trees_windows: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> tables.TableBytes:
@@ -95,30 +96,19 @@ def learn(
         counted: whether a target is known, [n, outputs].
         vectors: from ``nis-models vectors``.
         folder: of the data set that the items are from.
+        trees_windows: trees learn from so many of them only; they take longer.
         seed: the same seed and data learn the same tables.
         progress: told of each step.
     """
     words, table = words_of(vectors)
     progress(f"computing the evidence of {len(items)} windows")
     numbers, meant = kept_numbers(folder, "train", items, words, table)
-    return learn_from(numbers, meant, targets, counted, words, table, seed=seed, progress=progress)
-
-
-def learn_from(
-    numbers: Array,
-    meant: Array,
-    targets: Array,
-    counted: Array,
-    words: Sequence[str],
-    table: Array,
-    *,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda _line: None,
-) -> tables.TableBytes:
-    """Do what ``learn`` does, for a caller who has the numbers at hand."""
     net = perceptron.learn(numbers, meant, targets, counted, names(), seed=seed)
     progress("perceptron learned")
-    trees = boosting.learn(numbers, targets, counted, names(), HEAD_OUTPUTS, seed=seed, progress=progress)
+    first = slice(trees_windows)
+    trees = boosting.learn(
+        numbers[first], targets[first], counted[first], names(), HEAD_OUTPUTS, seed=seed, progress=progress
+    )
     return tables.TableBytes(
         evidence=trees,
         perceptron=net,

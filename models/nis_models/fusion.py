@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 OTHERS: Final = 0.25
 """Scores of other outputs than the one that is weighed are made so much smaller: they may correct, not carry."""
 
-STRENGTH: Final = 0.05
+STRENGTH: Final = 0.02
 """Of the penalty's inverse."""
 
 PARTS: Final = ("trees", "perceptron", "model")

@@ -177,7 +177,8 @@ def _learn(name: str, seen: Any, target: Array, counted: Array, *, trees: bool) 
         return lambda shown: np.full(shown.shape[0], constant)
     if trees:
         model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.1, random_state=0)
-        model.fit(seen[rows], y)
+        # A number that none of these windows has parts nothing; scikit-learn would stumble over it.
+        model.fit(np.where(np.isnan(seen[rows]).all(axis=0), np.float32(0.0), seen[rows]), y)
         return lambda shown: np.asarray(model.decision_function(shown), dtype=np.float64)
     regression = LogisticRegression(C=1.0 if name != "words" else 10.0, max_iter=400)
     fitted = regression if name == "words" else make_pipeline(StandardScaler(), regression)

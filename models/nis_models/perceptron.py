@@ -11,8 +11,8 @@ from nis_edge.monitor.tables import SHOWN, SPREADS_MAX, Perceptron, PerceptronBy
 
 Array = np.ndarray[Any, Any]
 
-HIDDEN: Final = 160
-EPOCHS: Final = 14
+HIDDEN: Final = 224
+EPOCHS: Final = 12
 BATCH: Final = 256
 RATE: Final = 2e-3
 DECAY: Final = 0.02

@@ -180,17 +180,20 @@ def make_tables(args: argparse.Namespace) -> int:
         np.array([pair[1] for pair in pairs]),
         args.vectors,
         folder=args.data,
+        trees_windows=args.trees_windows,
         seed=args.seed,
         progress=lambda line: print(line, flush=True),
     )
     if args.runs is not None:
         learned = msgspec.structs.replace(learned, series=evidence_judges.learn_feeds(args.runs, seed=args.seed))
-    write_tables(learned, args.out, args.data, len(items), args.seed)
+    write_tables(learned, args.out, args.data, len(items), args.trees_windows, args.seed)
     print(f"{args.out.stat().st_size / 1e6:.2f} MB written to {args.out}")
     return 0
 
 
-def write_tables(learned: tables.TableBytes, out: Path, folder: Path, windows: int, seed: int) -> None:
+def write_tables(
+    learned: tables.TableBytes, out: Path, folder: Path, windows: int, trees_windows: int | None, seed: int
+) -> None:
     """Write tables, and beside them what they were made of."""
     from nis_models import evidence_judges
 
@@ -199,6 +202,7 @@ def write_tables(learned: tables.TableBytes, out: Path, folder: Path, windows: i
     made_of = {
         "sha256": split["sha256"],
         "windows": windows,
+        "trees_windows": windows if trees_windows is None else min(windows, trees_windows),
         "seed": seed,
         "sources": data.sources_of(split["counts"]),
         "word_vectors": "all-MiniLM-L6-v2 (Apache-2.0)",
