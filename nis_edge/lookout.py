@@ -16,7 +16,7 @@ import msgspec
 
 from nis_edge.clock import Clock
 from nis_edge.errors import UntrustedMetadataError, UpdateError
-from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX
+from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX, UPDATE_DOCUMENT_BYTES_MAX
 from nis_edge.update.bundle import Bundle, decode_bundle
 from nis_edge.update.divergence import Carrier
 from nis_edge.update.facts import OLD_MODEL_STAYS, check_path
@@ -218,7 +218,8 @@ def _read_root(path: Path) -> bytes:
 def _bundle_of_folder(folder: Path, cohort: str) -> bytes:
     path = folder / "bundles" / f"{cohort}.json"
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(UPDATE_BUNDLE_BYTES_MAX + 1)  # one too many is refused as too long, however long it is
     except OSError as error:
         raise UpdateError(
             f"{path}: {error.strerror}; name a folder made by nis-ota publish, for cohort {cohort}"
