@@ -104,6 +104,7 @@ class Lookout:
         *,
         floors: Floors,
         now: TrustedTime,
+        unfloored: TrustedTime,
         remember: Callable[[Floors], None],
     ) -> Look:
         """Look once.
@@ -113,6 +114,7 @@ class Lookout:
             folder: a published folder, instead of the network.
             floors: the journal's.
             now: the time to judge expiry by.
+            unfloored: the same without the journal's time floor, for when the keys behind that floor were replaced.
             remember: journals raised floors.
 
         Raises:
@@ -144,12 +146,15 @@ class Lookout:
             fetcher,
             floors=floors.roles,
             reference_time=now.reference_s,
+            unfloored_time=unfloored.reference_s,
         )
+        verified = False
         try:
             repository.refresh()
+            verified = True
             rollout, target = self._find(repository)
         finally:
-            remember(_raised(floors, repository, now))
+            remember(_raised(floors, repository, now, unfloored, verified=verified))
         targets = str(folder / "targets") if folder else f"{base}/targets"
         where = "" if target is None else target_url(targets, target, quoted=folder is None)
         source: Source | None = FolderSource() if folder is not None else None
@@ -191,12 +196,16 @@ class Lookout:
         return rollout, target
 
 
-def _raised(floors: Floors, repository: TrustedRepository, now: TrustedTime) -> Floors:
-    return msgspec.structs.replace(
-        floors,
-        roles=bounded_roles(repository.floors),
-        time_s=raised_floor(floors.time_s, now, repository.issued_at()),
-    )
+def _raised(
+    floors: Floors, repository: TrustedRepository, now: TrustedTime, unfloored: TrustedTime, *, verified: bool
+) -> Floors:
+    """The floors after a look. Time rises only when all verified: a clock that lies makes metadata look expired."""
+    time_s = floors.time_s
+    if repository.time_floor_is_void:
+        time_s, now = 0.0, unfloored
+    if verified:
+        time_s = raised_floor(time_s, now, repository.issued_at())
+    return msgspec.structs.replace(floors, roles=bounded_roles(repository.floors), time_s=time_s)
 
 
 def _warning(http: HttpFetcher) -> str | None:

@@ -315,7 +315,9 @@ class UpdateLoop:
         self._clock_state = now.state
         floors = self._update.journal.floors
         try:
-            look = self._lookout.look(bundle, folder, floors=floors, now=now, remember=self._raise_floors)
+            look = self._lookout.look(
+                bundle, folder, floors=floors, now=now, unfloored=self._time(0.0), remember=self._raise_floors
+            )
         except RollbackRefusedError:
             if folder is None:
                 self._hear("server" if bundle is None else "broker", _version(floors) - 1, 0)
@@ -332,8 +334,8 @@ class UpdateLoop:
         if self._diverged is not None and self._diverged != told:
             self._log("carriers.diverged", reason=self._diverged, unharmed=OLD_MODEL_STAYS)
 
-    def _time(self) -> TrustedTime:
-        floor_s = self._update.journal.floors.time_s
+    def _time(self, floor_s: float | None = None) -> TrustedTime:
+        floor_s = self._update.journal.floors.time_s if floor_s is None else floor_s
         return trusted_time(self._clock.wall(), synced=self._clock_synced(), floor_s=floor_s)
 
     def _raise_floors(self, floors: Floors) -> None:

@@ -160,6 +160,7 @@ class DurableUpdater(Updater):
         bootstrap: bytes of the root this device was given; the anchor of all trust.
         floors: versions below which nothing is accepted.
         reference_time: what expiry is compared with, seconds since the epoch.
+        unfloored_time: the same without the journal's time floor; it counts once the floor is void.
     """
 
     def __init__(
@@ -171,20 +172,29 @@ class DurableUpdater(Updater):
         bootstrap: bytes | None,
         floors: Mapping[str, RoleFloor],
         reference_time: float,
+        unfloored_time: float | None = None,
     ) -> None:
         self._floors = floors
+        self._unfloored_time = unfloored_time
+        self.time_floor_is_void = False
+        """Whether a key that may have pushed the time floor ahead has left the root since."""
         self.seen: dict[str, RoleFloor] = dict(floors)
         """The floors after what this updater has verified; the caller journals them."""
         Path(metadata_dir).mkdir(parents=True, exist_ok=True)
         _sweep_temporary_files(Path(metadata_dir))
         super().__init__(metadata_dir, metadata_base_url, fetcher=fetcher, config=CONFIG, bootstrap=bootstrap)
-        self._trusted_set.reference_time = datetime.datetime.fromtimestamp(reference_time, datetime.timezone.utc)
+        self._trusted_set.reference_time = _moment(reference_time)
 
     # --- floors: checked after python-tuf verified a role, before it is stored ----------------------------------------
 
     def _load_root(self) -> None:
         super()._load_root()
         self._hold_to_floor(Root.type)
+        floor = self._floors.get(Timestamp.type)
+        gone = floor is not None and not set(floor.keys) <= set(self._vouching_keys(Timestamp.type))
+        if gone and self._unfloored_time is not None:
+            self.time_floor_is_void = True
+            self._trusted_set.reference_time = _moment(self._unfloored_time)
 
     def _load_timestamp(self) -> None:
         super()._load_timestamp()
@@ -268,6 +278,7 @@ class TrustedRepository:
         fetcher: carrier of the bytes.
         floors: the journal's.
         reference_time: seconds since the epoch.
+        unfloored_time: the same without the journal's time floor, which new timestamp keys make void.
     """
 
     def __init__(
@@ -280,12 +291,19 @@ class TrustedRepository:
         *,
         floors: Mapping[str, RoleFloor],
         reference_time: float,
+        unfloored_time: float | None = None,
     ) -> None:
         self._targets_url = targets_url.rstrip("/") + "/"
         self._fetcher = fetcher
         with _Sill():
             self._updater = DurableUpdater(
-                str(cache), metadata_url, fetcher, bootstrap=root, floors=floors, reference_time=reference_time
+                str(cache),
+                metadata_url,
+                fetcher,
+                bootstrap=root,
+                floors=floors,
+                reference_time=reference_time,
+                unfloored_time=unfloored_time,
             )
 
     @property
@@ -311,11 +329,22 @@ class TrustedRepository:
             self._updater.refresh()
 
     def issued_at(self) -> float | None:
-        """The signed date of the timestamp metadata, seconds since the epoch; None when it carries none."""
-        if Timestamp.type not in self._updater._trusted_set:
+        """The signed date of the timestamp metadata, seconds since the epoch; None when it carries none.
+
+        At most the moment at which what the offline keys signed expires: an online key must not push it further.
+        """
+        trusted = self._updater._trusted_set
+        if Timestamp.type not in trusted or Targets.type not in trusted:
             return None
-        issued = self._updater._trusted_set.timestamp.unrecognized_fields.get(ISSUED_FIELD)
-        return float(issued) if isinstance(issued, (int, float)) and not isinstance(issued, bool) else None
+        issued = trusted.timestamp.unrecognized_fields.get(ISSUED_FIELD)
+        if not isinstance(issued, (int, float)) or isinstance(issued, bool):
+            return None
+        return min(float(issued), trusted.root.expires.timestamp(), trusted.targets.expires.timestamp())
+
+    @property
+    def time_floor_is_void(self) -> bool:
+        """Whether the journal's time floor no longer counts: a key that could push it ahead has left the root."""
+        return self._updater.time_floor_is_void
 
     def look_up(self, path: str) -> Target | None:
         """What trusted metadata says of the target `path`, following delegations; None when nobody signed it.
@@ -343,6 +372,10 @@ class TrustedRepository:
         if len(data) != target.length or hashlib.sha256(data).hexdigest() != target.sha256:
             raise UntrustedMetadataError(f"{target.path} is not what was signed; {OLD_MODEL_STAYS}")
         return data
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
 
 def target_url(base_url: str, target: Target, *, quoted: bool = True) -> str:
