@@ -175,15 +175,7 @@ class Completions:
     def _render(self, messages: list[dict[str, str]]) -> str:
         if self._template is None:
             raise ModelError(f"{self.name}: the package has no chat template; use /v1/completions, or pack it again")
-        return render_chat(self._template, messages, self._special_texts())
-
-    def _special_texts(self) -> dict[str, str]:
-        tokenizer = self._model.tokenizer
-        names = ("bos", "eos", "unk", "pad")
-        found = ((name, None if tokenizer is None else tokenizer.find_special(name)) for name in names)
-        tokens = {name: number for name, number in found if number is not None}
-        texts = {} if tokenizer is None else {name: tokenizer.word(number) for name, number in tokens.items()}
-        return {f"{name}_token": texts.get(name, "") for name in names}
+        return render_chat(self._template, messages, _special_texts(self._model))
 
     # --- log-probabilities --------------------------------------------------------------------------------------------
 
@@ -214,6 +206,30 @@ class Completions:
                 for piece in made
             ]
         }
+
+
+def chat_prompt(model: Model, messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation as this model was trained to read it, by the template in its package. Errors as ``render_chat``.
+
+    Raises:
+        ModelError: the package has no template; its builder acts.
+    """
+    template = model.manifest.tokenizer.chat_template
+    if not isinstance(template, str):
+        raise ModelError(
+            f"{model.package.path}: the package has no chat template; ask without --chat, or pack it again"
+        )
+    return render_chat(template, messages, _special_texts(model))
+
+
+def _special_texts(model: Model) -> dict[str, str]:
+    """What templates call `bos_token` and the like."""
+    tokenizer = model.tokenizer
+    names = ("bos", "eos", "unk", "pad")
+    found = ((name, None if tokenizer is None else tokenizer.find_special(name)) for name in names)
+    tokens = {name: number for name, number in found if number is not None}
+    texts = {} if tokenizer is None else {name: tokenizer.word(number) for name, number in tokens.items()}
+    return {f"{name}_token": texts.get(name, "") for name in names}
 
 
 def render_chat(template: str, messages: Sequence[Mapping[str, str]], specials: Mapping[str, str]) -> str:

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("prompt", metavar="PROMPT", help="the text to continue; - reads standard input")
     parser.add_argument("-m", "--model", metavar="PKG", type=Path, required=True, help="the package")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a question, put by the package's template")
+    parser.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told first")
     parser.add_argument("--max-tokens", metavar="N", type=int, default=128, help="tokens to make (default: 128)")
     parser.add_argument("--stop", metavar="TEXT", action="append", default=[], help="end before this text; repeatable")
     parser.add_argument("--isa", metavar="NAME", help="instruction set (default: the best this CPU offers)")
@@ -72,11 +74,13 @@ def run(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read(PROMPT_CHARS_MAX + 1) if args.prompt == "-" else args.prompt
     if len(prompt) > PROMPT_CHARS_MAX:
         raise ConfigError(f"the prompt is longer than {PROMPT_CHARS_MAX} characters")
+    if args.system is not None and not args.chat:
+        raise ConfigError("--system belongs to --chat")
     with Model.open(args.model, threads=args.threads, isa=args.isa) as model:
         constraint = None if pattern is None else constraint_of(model.vocabulary, pattern)
         likely = 0 if args.json else None
         wish = Wish(args.max_tokens, sampling, tuple(args.stop), constraint, likely)
-        tokens = _prompt_tokens(model.tokenizer, prompt)
+        tokens = _chat_tokens(model, prompt, args.system) if args.chat else _prompt_tokens(model.tokenizer, prompt)
         _generate(model, tokens, wish, args)
     return 0
 
@@ -128,6 +132,16 @@ def _prompt_tokens(tokenizer: Tokenizer | None, prompt: str) -> list[int]:
     if not tokens:
         raise ConfigError("the prompt is empty; give at least one character")
     return tokens
+
+
+def _chat_tokens(model: Model, question: str, system: str | None) -> list[int]:
+    from nis_edge.completions import chat_prompt
+
+    if model.tokenizer is None:
+        raise ModelError(f"{model.package.path}: the package has no tokenizer, so it can't chat")
+    first = [] if system is None else [{"role": "system", "content": system}]
+    # The template writes the token that begins a text, where the model wants one.
+    return model.tokenizer.encode(chat_prompt(model, [*first, {"role": "user", "content": question}]))
 
 
 def _generate(model: Model, tokens: list[int], wish: Wish, args: argparse.Namespace) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from nis_edge.cli import main
 from nis_edge.commands.generate import printable
 from nis_edge.engine import library
-from tests.support.tiny_models import write_tiny_package
+from nis_edge.pack.writer import write_package
+from tests.support.tiny_models import tiny_manifest, tiny_tensors, write_tiny_package
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,29 @@ def test_generate_answers_with_one_of_the_choices_or_by_the_schema(
 
 def test_a_models_text_can_not_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\n\tc\x9b") == "a\ufffd[2Jb\ufffd\n\tc\ufffd"
+
+
+def test_a_chat_puts_the_question_by_the_packages_own_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    manifest = tiny_manifest()
+    manifest = replace(manifest, tokenizer=replace(manifest.tokenizer, chat_template=template))
+    package = str(tmp_path / "chat.nis")
+    write_package(package, manifest, tiny_tensors(manifest, 1))
+    words = ["generate", "-m", package, "--max-tokens", "24"]
+    assert main([*words, "--chat", "--system", "be brief", "The agent"]) == 0
+    asked = capsys.readouterr().out
+    assert main([*words, "system: be brief\nuser: The agent\nassistant: "]) == 0
+    assert asked == capsys.readouterr().out
+    assert main([*words, "The agent"]) == 0
+    assert asked != capsys.readouterr().out
+
+
+def test_a_chat_without_a_template_or_a_system_without_a_chat_is_refused(
+    package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "-m", package, "--chat", "hello"]) == 2
+    assert "no chat template" in capsys.readouterr().err
+    assert main(["generate", "-m", package, "--system", "x", "hello"]) == 2
+    assert "--system belongs to --chat" in capsys.readouterr().err
