@@ -36,9 +36,14 @@ _NUMBER: Final = re.compile(
     r"(?:[eE]([-+]?\d{1,3})|\s?[x×*·]\s?10\^?\(?([-−]?\d{1,3})\)?)?"
 )
 _UNIT: Final = re.compile(
-    r"\s?(kg[ *·]?m(?:\^2|²)|[A-Za-zµμΩ°%℃]+(?:\^?-?\d|[²³])?(?:\s?/\s?\(?[A-Za-z°]+(?:\^?\d|[²³])?"
+    r"\s?(kg[ *·]?m(?:(?:\^2|²)(?:\s?/\s?s)?|\s?/\s?s(?!\w|\^))"
+    r"|[A-Za-zµμΩ°%℃]+(?:\^?-?\d|[²³])?(?:\s?/\s?\(?[A-Za-z°]+(?:\^?\d|[²³])?"
     r"(?:[ *·]?[A-Za-z°]+(?:\^?\d)?)?\)?|[·*](?:[A-Za-z°]+(?:\^?-?\d|[²³])?)){0,2}|%)"
 )
+_BARE_C: Final = re.compile(r"(\d)\s?C\b(?!\s*[*/=])")
+_ELECTRIC: Final = re.compile(r"\d\s?(?:[munµ]?A|[mu]?Ah|[mk]?V)\b|\bcharge|\bcurrent|coulomb", re.IGNORECASE)
+"""Where nothing is electric, a number of C is one of degrees."""
+
 _REST: Final = re.compile(
     r"\b(?:at rest|stationary|motionless|not moving|standing still|is still|was still|from rest|to rest"
     r"|comes? to a (?:stop|halt)|stops|halts|parked|unmoving)\b",
@@ -73,6 +78,8 @@ def plain(text: str) -> str:
     line = " ".join(text[:TEXT_CHARS_MAX].translate(_SUPERSCRIPT).split())
     for pattern, unit in _SPELLED:
         line = pattern.sub(" " + unit, line)
+    if not _ELECTRIC.search(line):
+        line = _BARE_C.sub(r"\1 degC", line)
     return line
 
 

@@ -18,6 +18,8 @@ CLOSE: Final = 14
 """A cue so many characters behind a number speaks of it."""
 
 _EXACT_ONE: Final = Quantity(1.0, "kg", 0.0)
+_NOTHING: Final = Quantity(0.0, "J", 0.0)
+_MOMENTUM: Final[units.Dimension] = (1, 1, -1, 0, 0, 0, 0)
 _FLOW: Final[frozenset[units.Dimension]] = frozenset({(0, 1, -1, 0, 0, 0, 0)})
 Reader = Callable[[str, list[Found]], Iterator[Slots]]
 
@@ -30,15 +32,17 @@ def readers(line: str, found: list[Found]) -> Iterator[tuple[str, Reader]]:
         yield "carnot_bound", _carnot
     if units.MOMENT_OF_INERTIA in has:
         yield "angular_momentum", _spin
+    if sum(one.dimension == _MOMENTUM for one in found) == 2:
+        yield "momentum_1d", _total_momentum
     if units.CHARGE in has and units.CURRENT in has and units.TIME in has:
         yield "coulomb_count", _battery
     if units.ENERGY in has and units.POWER in has and units.TIME in has:
         yield "power_time", _consumption
     if {units.VOLTAGE, units.CURRENT, units.POWER} <= has:
         yield "power_vi", _watts
-    if units.TEMPERATURE in has and len(of(found, units.TEMPERATURE)) >= 2 and units.MASS in has:
+    if units.TEMPERATURE in has and units.MASS in has:
         yield "heat_balance", _heat
-    if units.ENERGY in has and not has & {units.VELOCITY, units.LENGTH, units.POWER, units.MASS}:
+    if units.ENERGY in has and not has & {units.VELOCITY, units.LENGTH, units.POWER, units.TEMPERATURE}:
         yield "first_law", _first_law
     uphill = re.search(r"height|high|above|drop|climb|slope|ramp|hill|falls? (?:from|through)", line)
     if not uphill and (units.ACCELERATION in has or {units.LENGTH, units.VELOCITY, units.TIME} <= has):
@@ -70,6 +74,9 @@ _OUT: Final = re.compile(
     r"\b(?:out|leav\w*|exit\w*|away|draw\w*|drain\w*|flow\w* out|discharg\w*|output|outgoing|outflow|product|removed"
     r"|off|branch\w*|carr\w* away|goes to|taken by|distillate|bottoms|permeate|retentate|waste|evaporat\w*|vented)\b"
 )
+_MAKES: Final = re.compile(r"\b(?:produc(?:es?|ed|ing)|yield\w*|forms?|gives?)\b")
+"""Verbs that stand before what comes out, never behind it."""
+
 _IN: Final = re.compile(
     r"\b(?:in|into|enter\w*|feed\w*|fed|inflow|incoming|arriv\w*|suppl\w*|received?|input|brought"
     r"|added|pour\w*|charged with)\b"
@@ -136,10 +143,20 @@ def _momentum(line: str, found: list[Found]) -> Iterator[Slots]:
             return
 
 
+def _total_momentum(_line: str, found: list[Found]) -> Iterator[Slots]:
+    """Both sums told as such: one kilogram carries them."""
+    before, after = (
+        Quantity(q.value * unit_of(q.unit).factor, "m/s", q.half_width * unit_of(q.unit).factor)
+        for q in (one.quantity for one in of(found, _MOMENTUM))
+    )
+    yield {"mass": _EXACT_ONE, "velocity_before": before, "velocity_after": after}
+
+
 def _spin(line: str, found: list[Found]) -> Iterator[Slots]:
     inertia, rates = of(found, units.MOMENT_OF_INERTIA), of(found, units.ANGULAR_VELOCITY)
     pairs = list(zip(inertia, rates, strict=False))
-    if len(inertia) == len(rates) == 2:
+    as_one = re.search(r"\b(?:coupl\w*|together|common|stick|clutch|dropped (?:on|onto)|joined|locked)\b", line)
+    if len(inertia) == len(rates) == 2 and not as_one:
         (i, w), (j, x) = pairs
         yield {
             "inertia_before": i.quantity, "rate_before": w.quantity,
@@ -173,7 +190,8 @@ def _sides(line: str, found: Sequence[Found]) -> tuple[list[Quantity], list[Quan
         start = max(line.rfind(". ", 0, group[0].start), line.rfind("; ", 0, group[0].start), 0)
         front, behind = line[start : group[0].start], re.split(r"[.;,]", group[-1].after)[0]
         near = [(m.start(), "out") for m in _OUT.finditer(behind)] + [(m.start(), "in") for m in _IN.finditer(behind)]
-        last = [(m.end(), "out") for m in _OUT.finditer(front)] + [(m.end(), "in") for m in _IN.finditer(front)]
+        last = [(m.end(), "out") for cue in (_OUT, _MAKES) for m in cue.finditer(front)]
+        last += [(m.end(), "in") for m in _IN.finditer(front)]
         if near and min(near)[0] < CLOSE:
             was = min(near)[1]
         elif last:
@@ -251,6 +269,20 @@ def _battery(line: str, found: list[Found]) -> Iterator[Slots]:
         for one in amps
     ]
     durations = [one.quantity for one in times]
+    levels = of(found, units.DIMENSIONLESS)
+    if len(charges) == 1 and len(levels) == 2:
+        # The capacity, and the state of charge before and after as shares of it.
+        capacity = charges[0].quantity
+        start, end = (
+            Quantity(
+                capacity.value * share.value * unit_of(share.unit).factor,
+                capacity.unit,
+                capacity.value * share.half_width * unit_of(share.unit).factor,
+            )
+            for share in (one.quantity for one in levels)
+        )
+        yield {"charge_before": start, "charge_after": end, "current": flowing, "duration": durations}
+        return
     if len(charges) == 1:
         # "... delivers 1.2 Ah": what flowed, told alone.
         start, end = charges[0].quantity, Quantity(0.0, charges[0].quantity.unit, 0.0)
@@ -282,7 +314,17 @@ def _watts(_line: str, found: list[Found]) -> Iterator[Slots]:
 def _heat(line: str, found: list[Found]) -> Iterator[Slots]:
     masses, capacity = of(found, units.MASS), of(found, units.HEAT_CAPACITY_SPECIFIC)
     degrees, heat = of(found, units.TEMPERATURE), of(found, units.ENERGY)
+    if len(degrees) == len(masses) == 3 and len(capacity) < 3:
+        masses = masses[:2]  # the third is that of the mixture
     n = len(masses)
+    if len(degrees) == n == len(capacity) == len(heat) == 1 and re.search(r"\bby\s*\Z", degrees[0].before):
+        # "warms by ten kelvin": a difference.
+        rise = Quantity(degrees[0].quantity.value, "K", degrees[0].quantity.half_width)
+        yield {
+            "mass": masses[0].quantity, "heat_capacity": capacity[0].quantity, "heat_supplied": heat[0].quantity,
+            "temperature_before": Quantity(0.0, "K", 0.0), "temperature_after": rise,
+        }  # fmt: skip
+        return
     if len(degrees) != n + 1 or len(capacity) not in (0, 1, n):
         return
     specific = [one.quantity for one in capacity]
@@ -308,15 +350,23 @@ def _heat(line: str, found: list[Found]) -> Iterator[Slots]:
     yield slots
 
 
-def _first_law(_line: str, found: list[Found]) -> Iterator[Slots]:
+def _first_law(line: str, found: list[Found]) -> Iterator[Slots]:
     energies = of(found, units.ENERGY)
+    if len(energies) == 2 and re.search(r"kinetic|potential|mechanical|before|total energy", line):
+        # Energy of two moments: nothing is taken in or done between them.
+        yield {
+            "internal_energy_change": energies[1].quantity, "heat_in": energies[0].quantity, "work_by_system": _NOTHING,
+        }  # fmt: skip
     if len(energies) != 3:
         return
     roles: dict[str, Found] = {}
     cues = (
-        ("internal_energy_change", r"internal energy|inner energy|energy of the gas|stored energy|\bu\b|own energy"),
-        ("work_by_system", r"\bwork\w*|expand\w*|compress\w*|piston|pushe?s?"),
-        ("heat_in", r"heat\w*|absorb\w*|burner|warm\w*|reject\w*|flame|receives"),
+        (
+            "internal_energy_change",
+            r"internal energy|inner energy|energy of the gas|stored energy|\bu\b|[δ∆]\s?u\b|\bdu\b|own energy",
+        ),
+        ("work_by_system", r"\bwork\w*|\bw\b|expand\w*|compress\w*|piston|pushe?s?"),
+        ("heat_in", r"heat\w*|\bq\b|absorb\w*|burner|warm\w*|reject\w*|flame|receives"),
     )
     for role, cue in cues:
         best: tuple[int, Found] | None = None
@@ -424,6 +474,14 @@ def _energy(line: str, found: list[Found]) -> Iterator[Slots]:
         )
         falls = re.search(r"\b(?:falls?|drops?|dropped|down(?:wards?)?|slides? down|descends?|released|bottom)\b", line)
         a, b = (ground, lengths[0].quantity) if rises and not falls else (lengths[0].quantity, ground)
+    if pulls and re.search(r"\b(?:accelerat|decelerat|brak|slow)", line):
+        # Speeds over a distance under a constant acceleration: the same balance, with the way as height.
+        a, b = (
+            (ground, lengths[0].quantity)
+            if _slowed(line, pulls[0].quantity).value < 0
+            else (lengths[0].quantity, ground)
+        )
+        pulls = [replace(pulls[0], quantity=_absolute(pulls[0].quantity))]
     slots: dict[str, Quantity | Sequence[Quantity]] = {
         "mass": masses[0].quantity if masses else _EXACT_ONE,
         "speed_before": u, "speed_after": w, "height_before": a, "height_after": b,
@@ -479,3 +537,7 @@ def _slowed(line: str, pull: Quantity) -> Quantity:
     if pull.value > 0 and re.search(r"\b(?:brak\w*|decelerat\w*|slow\w*|retard\w*)\b", line):
         return Quantity(-pull.value, pull.unit, pull.half_width)
     return pull
+
+
+def _absolute(one: Quantity) -> Quantity:
+    return Quantity(abs(one.value), one.unit, one.half_width)

@@ -8,6 +8,7 @@ from typing import Final
 
 from nis_edge.errors import EventFormatError
 from nis_edge.physics.checks import Check, check_dimensions, check_reaction
+from nis_edge.physics.symbols import atoms_of
 from nis_edge.physics.units import unit_of
 
 _ARROW: Final = re.compile(r"\s*(?:<?[-=]+>|→|⟶|⇌|\byields?\b|\bgives?\b|\bproduces?\b|\bforms?\b|\bto form\b|=)\s*")
@@ -20,9 +21,42 @@ def symbolic(line: str) -> Iterator[Check]:
     if reaction is not None:
         yield check_reaction(*reaction)
         return
-    sides = _sides_of_units(line)
+    formula = _formula(line)
+    sides = formula or _sides_of_units(line)
     if sides is not None:
         yield check_dimensions(*sides)
+
+
+_SYMBOLS: Final[Mapping[str, str]] = {
+    "F": "N", "m": "kg", "a": "m/s^2", "g": "m/s^2", "v": "m/s", "u": "m/s", "c": "m/s", "t": "s", "E": "J", "W": "J",
+    "P": "W", "p": "kg m/s", "V": "V", "U": "V", "I": "A", "R": "ohm", "Q": "C", "q": "C", "h": "m", "d": "m", "s": "m",
+    "x": "m", "r": "m", "A": "m^2",
+}  # fmt: skip
+"""Letters as physics books use them."""
+
+_FORMULA: Final = re.compile(
+    r"(?<![\w.])([A-Za-z])\s*=\s*(?:\(?(?:1/2|0\.5|½)\)?\s*[*·]?\s*)?"
+    r"([A-Za-z](?:\^\d|²)?(?:\s*[*·/×]\s*(?:[A-Za-z](?:\^\d|²)?|\d(?![\d.]))(?!\w)){0,4})(?!\s*[\w.])?"
+)
+
+
+def _formula(line: str) -> tuple[str, str] | None:
+    """Both sides of a formula in the letters of physics books, as units."""
+    match = _FORMULA.search(line)
+    if match is None or match[1] not in _SYMBOLS or re.match(r"\s*\w", line[match.end() : match.end() + 1]):
+        return None
+    factors, sign = [], 1
+    for piece in re.split(r"\s*([*·/×])\s*", match[2].replace("²", "^2")):
+        if piece in ("*", "·", "×", "/"):
+            sign = -1 if piece == "/" else 1
+            continue
+        name, _, power = piece.partition("^")
+        if name.isdigit():
+            continue
+        if name not in _SYMBOLS:
+            return None
+        factors.append(_raised(_SYMBOLS[name], sign * int(power or 1)))
+    return _SYMBOLS[match[1]], " ".join(factors)
 
 
 def _reaction(line: str) -> tuple[list[tuple[int, str]], list[tuple[int, str]]] | None:
@@ -30,9 +64,17 @@ def _reaction(line: str) -> tuple[list[tuple[int, str]], list[tuple[int, str]]] 
     for match in _ARROW.finditer(text):
         left = _terms(re.split(r"[:,;]|(?<=\w)\.\s", text[: match.start()])[-1], last=True)
         right = _terms(re.split(r"[:,;]|\.(?:\s|\Z)", text[match.end() :])[0], last=False)
-        if left and right:
+        if left and right and (match[0].strip() != "=" or (_is_chemical(left) and _is_chemical(right))):
             return left, right
     return None
+
+
+def _is_chemical(side: list[tuple[int, str]]) -> bool:
+    """Whether a side can't be a product of symbols: some formula of it has more than one atom."""
+    try:
+        return any(sum(atoms_of(formula).values()) > 1 for _, formula in side)
+    except EventFormatError:
+        return False
 
 
 def _terms(side: str, *, last: bool) -> list[tuple[int, str]]:
