@@ -25,16 +25,6 @@ from tests.support.update_world import NOW, World, file_hash, world
 from tests.support.web_folder import body, endless, status
 
 
-@pytest.fixture(scope="module")
-def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world whose device runs 1.0.0, made once."""
-    folder = tmp_path_factory.mktemp("first_release")
-    with world(folder) as made:
-        made.publisher.release("1.0.0", 1)
-        assert made.device.check(), made.device.error
-    return folder
-
-
 @pytest.fixture
 def w(first_release: Path, tmp_path: Path) -> Iterator[World]:
     """A copy of that world, whose publisher is about to do, or suffer, something."""

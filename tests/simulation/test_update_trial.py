@@ -21,15 +21,6 @@ from nis_edge.update_settings import Activation
 from tests.support.update_world import World, file_hash, subprocess_self_test, world
 
 
-@pytest.fixture(scope="module")
-def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("first_release")
-    with world(folder) as made:
-        made.publisher.release("1.0.0", 1)
-        assert made.device.check(), made.device.error
-    return folder
-
-
 @pytest.fixture
 def w(first_release: Path, tmp_path: Path) -> Iterator[World]:
     """A world whose device runs 1.0.0."""

@@ -397,16 +397,6 @@ def test_names_of_replaced_keys_count_up() -> None:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world whose device runs 1.0.0, made once."""
-    folder = tmp_path_factory.mktemp("first_release")
-    with world(folder) as made:
-        made.publisher.release("1.0.0", 1)
-        assert made.device.check(), made.device.error
-    return folder
-
-
 @pytest.fixture
 def w(first_release: Path, tmp_path: Path) -> Iterator[World]:
     shutil.copytree(first_release, tmp_path / "world", symlinks=True)

@@ -38,15 +38,6 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def first_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("first_release")
-    with world(folder) as made:
-        made.publisher.release("1.0.0", 1)
-        assert made.device.check(), made.device.error
-    return folder
-
-
 @pytest.fixture
 def w(first_release: Path, tmp_path: Path) -> Iterator[World]:
     shutil.copytree(first_release, tmp_path, symlinks=True, dirs_exist_ok=True)
