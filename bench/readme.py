@@ -23,7 +23,10 @@ METRICS = ROOT / "models" / "nis-nano" / "metrics.json"
 
 
 JUDGES = {
-    "model": "**nis-nano, packed, through the device's engine**",
+    "model": "**nis-nano, the package as the device asks it**",
+    "package_trees": "its trees alone, over evidence and meaning",
+    "perceptron": "its perceptron alone, over evidence and meaning",
+    "alone": "its ternary model alone",
     "majority": "always the most frequent class",
     "length": "length of the texts alone",
     "words": "TF-IDF and logistic regression",
