@@ -12,6 +12,9 @@ from nis_edge.errors import ConfigError
 from nis_models import outside, outside_figures
 from nis_models.outside_lines import Refused
 
+_STEPS: Final = (
+    "step_exact", "step_within_one", "agent", "agent_named_first", "suspect_step_within_one", "suspect_agent",
+)  # fmt: skip
 TOLD_EVERY: Final = 100
 REFUSED_SHOWN: Final = 5
 
@@ -98,9 +101,7 @@ def _show_runs(row: dict[str, Any]) -> None:
             )
     if "steps" in row:
         steps = row["steps"]
-        parts = [
-            f"{name} {_value(steps[name])}" for name in ("step_exact", "step_within_one", "agent", "agent_named_first")
-        ]
+        parts = [f"{name} {_value(steps[name])}" for name in _STEPS]
         print(f"  steps: {'  '.join(parts)}  silent in {steps['silent']} of {steps['n']}")
         print("    by chance: " + "  ".join(f"{name} {_value(v)}" for name, v in steps["baselines"].items()))
 

@@ -48,6 +48,8 @@ class Judged:
         failure: P(run fails), of the newest answer.
         locus: indices of the events that stand as evidence for ``first``.
         named: agents that the findings name.
+        suspect: index of the event after which the model came nearest to a finding, or passed furthest beyond one:
+            where to look first, even when nothing was said.
     """
 
     line: Trace
@@ -60,6 +62,7 @@ class Judged:
     locus: tuple[int, ...]
     named: tuple[str, ...]
     assessment: dict[str, Any]
+    suspect: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,16 +120,21 @@ def judge_line(line: Line, judge: PromptJudge | None) -> Result:
 def _trace(line: Trace, judge: PromptJudge | None) -> Judged:
     replay = Replay(Options(rules=RuleOptions(time_known=line.is_timed)), judge, "" if judge else "rules alone")
     answers: list[ModelAnswer] = []
+    thresholds = judge.judge.thresholds if judge else {}
+    suspect: tuple[float, int] | None = None
     for event in line.events:
         for spoken in replay.feed(event):
             if spoken.model is not None and (not answers or answers[-1] is not spoken.model):
                 answers.append(spoken.model)
+                known = (item for item in spoken.model.probabilities.items() if item[0] in thresholds)
+                nearest = max((margin(p, thresholds[label]) for label, p in known), default=0.0)
+                if event.id in line.places and (suspect is None or nearest > suspect[0]):
+                    suspect = (nearest, line.places[event.id])
     is_run = line.kind == "run"
     probabilities = dict.fromkeys(LABELS, 0.0) if judge else {}
     for answer in answers if is_run else answers[-1:]:
         for label, probability in answer.probabilities.items():
             probabilities[label] = max(probabilities.get(label, 0.0), probability)
-    thresholds = judge.judge.thresholds if judge else {}
     episodes = [e for e in replay.episodes if e.finding.label in LABELS and (is_run or _holds(e))]
     scores: dict[str, float] = {}
     for episode in episodes:
@@ -175,6 +183,7 @@ def _trace(line: Trace, judge: PromptJudge | None) -> Judged:
                 for e in episodes
             ],
         },
+        suspect=suspect[1] if suspect else None,
     )
 
 
@@ -253,5 +262,6 @@ def prediction(result: Result) -> dict[str, Any]:
         "failure_probability": result.failure,
         "locus": list(result.locus),
         "agents": list(result.named),
+        "suspect": result.suspect,
         "assessment": {**result.assessment, "alerts": list(result.alerts)},
     }

@@ -191,6 +191,9 @@ def _of_steps(rows: list[Judged]) -> dict[str, Any]:
     first = np.array([bool(row.named) and row.named[0] in n for row, n in zip(rows, names, strict=True)])
     with_step = np.array([bool(t) for t in truth])
     with_agent = np.array([bool(n) for n in names])
+    guess = [row.suspect if row.suspect is not None and row.suspect < len(row.line.agents) else None for row in rows]
+    looked = [g is not None and any(abs(g - s) <= 1 for s in t) for g, t in zip(guess, truth, strict=True)]
+    asked = [g is not None and row.line.agents[g] in n for g, row, n in zip(guess, rows, names, strict=True)]
     chance = [
         np.mean([any(abs(i - s) <= 1 for s in t) for i in range(len(row.line.agents))]) if row.line.agents else 0.0
         for row, t in zip(rows, truth, strict=True)
@@ -215,6 +218,8 @@ def _of_steps(rows: list[Judged]) -> dict[str, Any]:
         "step_within_one": rate(near, with_step),
         "agent": rate(agent, with_agent),
         "agent_named_first": rate(first, with_agent),
+        "suspect_step_within_one": rate(looked, with_step),
+        "suspect_agent": rate(asked, with_agent),
         "silent": int(sum(not row.found for row in rows)),
         "baselines": {
             "one_random_step_within_one": rate(chance, with_step),

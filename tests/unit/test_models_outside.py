@@ -237,6 +237,7 @@ def test_a_command_judges_files_names_what_it_left_out_and_predicts_each_line(
     assert figures["windows"]["all"]["n"] == figures["runs"]["all"]["n"] == 1
     predictions = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines()]
     assert [one["kind"] for one in predictions] == ["run", "window", "device", "physics", "refused"]
+    assert predictions[0]["suspect"] in range(11)
     for one in predictions[:4]:
         assert set(one) >= {"id", "probabilities", "label", "confidence", "locus", "assessment"}
 
