@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from nis_edge.errors import ModelError
+from nis_edge.errors import ModelError, PackFormatError
 from nis_edge.monitor import tables
 from nis_edge.monitor.dense import names
 from nis_edge.monitor.tables import MISSING_LEFT, ForestBytes, PerceptronBytes, TableBytes, Tables
+from nis_edge.pack.layout import TablesInfo, encode_manifest
+from nis_edge.pack.reader import open_package
+from nis_edge.pack.writer import write_package
+from tests.support.tiny_models import tiny_manifest, tiny_tensors
 
 WIDTH = 2
 
@@ -132,3 +137,18 @@ def test_tables_for_other_outputs_than_the_models_are_refused() -> None:
 def test_bytes_that_are_no_tables_are_refused(raw: bytes) -> None:
     with pytest.raises(ModelError, match="can't be read"):
         tables.decode(raw)
+
+
+@pytest.mark.parametrize("data", [None, np.zeros(0, np.uint8), np.zeros((2, 2), np.uint8)])
+def test_a_package_brings_its_tables_along_or_is_not_written(tmp_path: Path, data: np.ndarray | None) -> None:
+    plain = tiny_manifest()
+    manifest = msgspec.structs.replace(plain, tables=TablesInfo())
+    tensors = {**tiny_tensors(plain), **({} if data is None else {"tables": data})}
+    with pytest.raises(PackFormatError, match="tables"):
+        write_package(tmp_path / "x.nis", manifest, tensors)
+    raw = tables.encode(_tables())
+    write_package(tmp_path / "x.nis", manifest, {**tensors, "tables": np.frombuffer(raw, dtype=np.uint8)})
+    with open_package(tmp_path / "x.nis") as package:
+        package.check_content()
+        assert package.tensors["tables"].tobytes() == raw
+    assert '"tables"' not in encode_manifest(plain), "a package without tables reads as it always did"
