@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from nis_edge.monitor.dense import dense, meaning_vectors, names
 from nis_edge.monitor.evidence import gather
 from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
 from nis_edge.monitor.labels import HEAD_NAME
+from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.tables import Tables, decode
 from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render_with
 from nis_edge.wire.messages import ModelAnswer
@@ -35,6 +37,20 @@ def shipped_package() -> Path | None:
         return None
     path = Path(str(found))
     return path if path.is_file() else None
+
+
+@cache
+def series_judge() -> SeriesJudge | None:
+    """The shipped judge of sensors' series, or None where it was not built in: then thresholds judge alone.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    try:
+        found = resources.files("nis_edge.shipped") / "series.bin"
+    except ModuleNotFoundError:
+        return None
+    return SeriesJudge(found.read_bytes()) if found.is_file() else None
 
 
 class WindowReader:

@@ -15,8 +15,9 @@ from typing import Any
 
 from nis_edge.clock import Clock
 from nis_edge.config import MonitorOptions
-from nis_edge.errors import EventFormatError
+from nis_edge.errors import EventFormatError, ModelError
 from nis_edge.inbox import Inbox
+from nis_edge.judgement import series_judge
 from nis_edge.latency import Latencies
 from nis_edge.limits import EVENT_BYTES_MAX, EXCERPTS_KEPT, INBOX_DRAIN_MAX, SHED_AGE_SECONDS, SHED_WAITING
 from nis_edge.logs import Occasional
@@ -43,6 +44,7 @@ from nis_edge.monitor.machine import (
     step,
 )
 from nis_edge.monitor.rules import RuleOptions
+from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.state import MonitorState
 from nis_edge.supervisor import Beat
 from nis_edge.waiting import within
@@ -109,13 +111,23 @@ class Judging:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events = self._refused = self._lost = self._assessments = self._steps = 0
+        self._series = self._open_series_judge()
         self.reconfigure(options)
+
+    def _open_series_judge(self) -> SeriesJudge | None:
+        """The shipped judge of sensors' series; thresholds go on alone where it can't be read."""
+        try:
+            return series_judge()
+        except (ModelError, OSError) as error:
+            self._log.warning("model.refused", path="series.bin", reason=str(error), unharmed="thresholds judge series")
+            return None
 
     def reconfigure(self, options: MonitorOptions) -> None:
         """Take other options from the next step on."""
         self._tick_s, self._pace_s = options.tick_s, options.pace_s
         self._options = Options(
-            rules=RuleOptions(device_interval_s=options.metrics_s, latency_deadline_ms=options.latency_deadline_ms)
+            rules=RuleOptions(device_interval_s=options.metrics_s, latency_deadline_ms=options.latency_deadline_ms),
+            series=self._series,
         )
 
     def arrive(self, arrival: Arrival, lane: str) -> None:

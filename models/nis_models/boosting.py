@@ -119,3 +119,43 @@ def _in_order(nodes: Any) -> tuple[list[int], list[float], list[int], list[int]]
 def scores(forest: Any, numbers: Array) -> Array:
     """Scores of many rows: float64 [n, outputs]."""
     return np.asarray(forest.many(numbers.astype(np.float32)), dtype=np.float64)
+
+
+def learn_together(
+    numbers: Array,
+    targets: Array,
+    weights: Array,
+    features: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    trees: int,
+    leaves: int,
+    seed: int = 0,
+) -> ForestBytes:
+    """Learn one forest whose outputs compete: their softmax says which class a row is of.
+
+    Args:
+        numbers: float32 [n, features].
+        targets: the class of each row, int [n]; each of ``outputs`` occurs.
+        weights: how much a row counts, [n].
+        features, outputs: their names.
+        trees: of each output.
+        leaves: of each tree at most.
+        seed: the same seed learns the same trees.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(
+        max_iter=trees,
+        learning_rate=0.13,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=20,
+        l2_regularization=3.0,
+        max_features=0.25,
+        early_stopping=False,
+        random_state=seed,
+    )
+    model.fit(numbers, targets, sample_weight=weights)
+    base = np.ravel(model._baseline_prediction).tolist()
+    grown = [stage[place].nodes for place in range(len(outputs)) for stage in model._predictors]
+    return _packed(base, [len(model._predictors)] * len(outputs), grown, features, outputs)

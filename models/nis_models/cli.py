@@ -165,6 +165,21 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop-at", type=int, default=None, metavar="STEP", help="the same, after a step")
 
 
+def _add_train_series(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data/dev"), help="folder whose nab/ holds series (%(default)s)"
+    )
+    parser.add_argument("--windows", type=int, default=24_000, help="windows to draw (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that train, a core each (default: %(default)s)"
+    )
+    parser.add_argument("--smoke", action="store_true", help="few windows and small trees: whether it runs at all")
+    parser.add_argument(
+        "--out", type=Path, default=SHIPPED.parent, help="folder of series.bin and series.json (default: %(default)s)"
+    )
+
+
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED, help="a package (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
@@ -332,6 +347,13 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         _add_train,
         "nis_models.work_training",
         "train",
+    ),
+    "train-series": (
+        "learn the judge of sensors' series, and prove it on families of series it never saw",
+        "nis-models train-series --data ../shared/data/dev --out models/nis-nano",
+        _add_train_series,
+        "nis_models.series_training",
+        "train_series",
     ),
     "evaluate": (
         "score a package beside baselines, or judge a file of recorded runs",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nis_edge.judgement import PromptJudge
+from nis_edge.judgement import PromptJudge, series_judge
 from nis_edge.monitor import series
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.feeds import LABELS as FEED_LABELS
@@ -67,12 +67,17 @@ class Judged:
 
 @dataclass(frozen=True)
 class JudgedDevice:
-    """A device window and what was said of it; ``scores`` are the signals' (1 is the threshold), no probabilities."""
+    """A device window and what was said of it.
+
+    ``scores`` are calibrated probabilities of ``none`` and each fault where the judge of series could judge, else the
+    signals' scores (1 is the threshold).
+    """
 
     line: DeviceWindow
     first: str
     onset: int | None
     scores: dict[str, float]
+    is_calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,11 @@ def judge_line(line: Line, judge: PromptJudge | None) -> Result:
 
 
 def _trace(line: Trace, judge: PromptJudge | None) -> Judged:
-    replay = Replay(Options(rules=RuleOptions(time_known=line.is_timed)), judge, "" if judge else "rules alone")
+    replay = Replay(
+        Options(rules=RuleOptions(time_known=line.is_timed), series=series_judge()),
+        judge,
+        "" if judge else "rules alone",
+    )
     answers: list[ModelAnswer] = []
     thresholds = judge.judge.thresholds if judge else {}
     suspect: tuple[float, int] | None = None
@@ -199,14 +208,17 @@ def margin(probability: float, threshold: float) -> float:
 
 
 def _device(line: DeviceWindow) -> JudgedDevice:
-    found = series.faults_in(line.values)
-    scores = dict.fromkeys(FEED_LABELS, 0.0)
-    for anomaly in found:
-        scores[anomaly.kind] = max(scores[anomaly.kind], anomaly.score)
-    best = max(found, key=lambda anomaly: anomaly.score, default=None)
+    judge = series_judge()
+    best = series.look_at(line.values, judge)
+    probable = judge.probabilities(line.values) if judge is not None else None
+    scores = probable or dict.fromkeys(FEED_LABELS, 0.0)
+    if probable is None:
+        for anomaly in series.faults_in(line.values):
+            scores[anomaly.kind] = max(scores[anomaly.kind], anomaly.score)
     # The signals look at the newest values; an onset is told by its place in the whole line.
     skipped = max(0, len(line.values) - series.WINDOW)
-    return JudgedDevice(line, best.kind if best else NONE, best.onset + skipped if best else None, scores)
+    onset = best.onset + skipped if best else None
+    return JudgedDevice(line, best.kind if best else NONE, onset, scores, is_calibrated=probable is not None)
 
 
 def write_predictions(results: Iterable[Result], path: Path) -> None:
@@ -239,6 +251,16 @@ def prediction(result: Result) -> dict[str, Any]:
             },
         }
     if isinstance(result, JudgedDevice):
+        if result.is_calibrated:
+            return {
+                "kind": "device",
+                "id": result.line.id,
+                "probabilities": {kind: round(share, 6) for kind, share in result.scores.items()},
+                "label": result.first,
+                "confidence": round(result.scores[result.first], 6),
+                "locus": None if result.onset is None else [result.onset],
+                "assessment": {},
+            }
         # Shares of the signals' scores, with the threshold as the weight of none: a ranking, not calibrated.
         weight = {NONE: 1.0, **{kind: score for kind, score in result.scores.items() if score > 0.0}}
         whole = sum(weight.values())

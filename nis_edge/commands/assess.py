@@ -21,6 +21,7 @@ import msgspec
 
 from nis_edge.cli import EXIT_DONE, EXIT_USAGE
 from nis_edge.errors import ConfigError, ModelError, NisEdgeError
+from nis_edge.judgement import series_judge
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.explain import coordination_lines, finding_lines, metric_text
 from nis_edge.monitor.labels import LABELS
@@ -143,7 +144,9 @@ def _judge(
             elif tally.bad_lines == BAD_LINES_SHOWN + 1:
                 _fail(f"{args.file}: more malformed lines follow; they are counted below")
         elif isinstance(line, Run):
-            replay = Replay(Options(rules=RuleOptions(time_known=line.is_timed)), model, model_line)
+            replay = Replay(
+                Options(rules=RuleOptions(time_known=line.is_timed), series=series_judge()), model, model_line
+            )
             assessments = [spoken for event in canonical_events(line) for spoken in replay.feed(event)]
             _report(args, line.id or f"line {number}", line.system, replay, assessments, tally, out, line.outcome)
             progress.step(tally.runs, "runs")
@@ -151,7 +154,7 @@ def _judge(
                 break
         elif isinstance(line, AgentEvent):
             if stream is None:
-                stream = Replay(Options(), model, model_line)
+                stream = Replay(Options(series=series_judge()), model, model_line)
             spoken = stream.feed(line)
             if args.every:
                 stream_assessments += spoken

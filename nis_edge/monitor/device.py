@@ -18,7 +18,8 @@ from nis_edge.limits import SENSORS_MAX
 from nis_edge.monitor import state as kept
 from nis_edge.monitor.context import DeviceView
 from nis_edge.monitor.residuals import owner_of, residuals
-from nis_edge.monitor.series import WINDOW, Anomaly, faults_in
+from nis_edge.monitor.series import KINDS, WINDOW, Anomaly, faults_in, onset_of
+from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.state import MonitorState, SensorState
 from nis_edge.monitor.statistics import median, quantile, robust_z
 from nis_edge.monitor.verdict import Verdict
@@ -87,6 +88,9 @@ HABIT_FADES: Final = 0.9999
 """News must be so much stronger than the threshold, and than what the series showed before; a habit is half forgotten
 after 28,000 readings."""
 
+NAMED_SURE: Final = 0.6
+"""As probable must another kind be than the one whose threshold was passed, to be named in its place."""
+
 SOFT_KINDS: Final = frozenset({"drift", "level_shift", "noise"})
 SOFT_STRONG: Final = 2.5
 """Kinds that a healthy quantity shows too when the world around it changes: hints, unless they are strong."""
@@ -111,13 +115,14 @@ Z_PAST: Final = 32
 Z_FLOOR: Final[Mapping[str, float]] = {CPU: 5.0, MEMORY: 2.0, TEMPERATURE: 1.0}
 
 
-def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorState:
+def absorb_reading(state: MonitorState, reading: Reading, t: float, judge: SeriesJudge | None = None) -> MonitorState:
     """Take in one reading; beyond ``SENSORS_MAX`` names a new one is counted as refused.
 
     Args:
         state: the state before.
         reading: a value or its absence with a reason.
         t: the monitor's own seconds.
+        judge: trees that name the faults of a series; None leaves that to thresholds.
     """
     sensor = state.sensors.get(reading.name)
     of_agent = bool(owner_of(reading.name))
@@ -155,7 +160,7 @@ def absorb_reading(state: MonitorState, reading: Reading, t: float) -> MonitorSt
         anomaly=None if sensor is None else sensor.anomaly,
         habits={} if sensor is None else sensor.habits,
     )
-    after = _looked_at(after, reading.name)
+    after = _looked_at(after, reading.name, judge)
     return replace(state, sensors={**state.sensors, reading.name: after}, device_t=state.device_t if of_agent else t)
 
 
@@ -248,6 +253,7 @@ def residual_verdicts(state: MonitorState) -> Iterator[Verdict]:
 def _series_verdict(name: str, subject: str, sensor: SensorState, found: Anomaly) -> Verdict:
     is_sharp = found.kind not in SOFT_KINDS
     is_strong = found.score >= SOFT_STRONG and not name.endswith(TEMPERATURE)
+    kind = (found.named or found.kind).replace("_", " ")
     value = sensor.values[min(found.onset, len(sensor.values) - 1)]
     return Verdict(
         scope="device",
@@ -255,13 +261,13 @@ def _series_verdict(name: str, subject: str, sensor: SensorState, found: Anomaly
         rule=f"series {name}",
         subject=subject,
         severity="medium" if is_sharp or is_strong else "low",
-        text=f"{name}: {found.kind.replace('_', ' ')} since {len(sensor.values) - found.onset} readings, at {value:.4g}"
+        text=f"{name}: {kind} since {len(sensor.values) - found.onset} readings, at {value:.4g}"
         f" {sensor.last.unit} ({found.score:.1f} times the threshold)",
         evidence=(name,),
     )
 
 
-def _looked_at(sensor: SensorState, name: str) -> SensorState:
+def _looked_at(sensor: SensorState, name: str, judge: SeriesJudge | None) -> SensorState:
     """Hold a series against its own past, every few readings: what it did while it was learned is its habit."""
     if sensor.seen % LOOK_EVERY or len(sensor.values) < WINDOW or name.startswith(ACTIVITY):
         return sensor
@@ -274,10 +280,28 @@ def _looked_at(sensor: SensorState, name: str) -> SensorState:
     unusual = [one for kind, one in found.items() if one.score >= HABIT_MARGIN * max(habits.get(kind, 0.0), 1.0)]
     worst = max(unusual, key=lambda one: one.score, default=None)
     before = sensor.anomaly
+    if worst is not None and judge is not None:
+        worst = _named(sensor.values, worst, judge)
     if before is not None and (worst is None or worst.kind != before.kind):
         # It is over, or has become the rule: the next of its kind must be stronger to be news.
         habits[before.kind] = max(habits.get(before.kind, 0.0), before.score)
     return replace(sensor, anomaly=worst, habits=habits)
+
+
+def _named(values: tuple[float, ...], found: Anomaly, judge: SeriesJudge) -> Anomaly | None:
+    """What the judge makes of news: a soft kind may be healthy after all, any kind may be another than it seemed.
+
+    It is asked only where thresholds were passed, so it never raises an alarm by itself; an exact standstill is one.
+    """
+    probable = judge.probabilities(values)
+    if probable is None or found.kind == "stuck":
+        return found
+    if found.kind in SOFT_KINDS and probable["none"] > max(share for kind, share in probable.items() if kind != "none"):
+        return None
+    kind = max(KINDS, key=lambda one: probable[one])
+    if kind == found.kind or probable[kind] < NAMED_SURE:
+        return found
+    return replace(found, named=kind, onset=onset_of(values, kind))
 
 
 def _checked(reading: Reading) -> Reading:

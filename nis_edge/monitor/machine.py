@@ -53,6 +53,7 @@ from nis_edge.monitor.rules import (
     silence,
     stale_device,
 )
+from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.signals import trends_of
 from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending, key_of
 from nis_edge.monitor.verdict import Scope, Verdict
@@ -89,12 +90,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         assessment_every_s: an assessment at least so often.
         fresh_s: how old a feed may be and still count as evidence for the level.
         ask_timeout_s: after so long an answer of the model is given up.
+        series: names the faults of sensors' series; None leaves that to thresholds. No option of the operator's: it
+            travels beside the shipped model.
     """
 
     rules: RuleOptions = RuleOptions()
     assessment_every_s: float = 30.0
     fresh_s: float = 60.0
     ask_timeout_s: float = 10.0
+    series: SeriesJudge | None = None
 
 
 class AgentEvents(msgspec.Struct, frozen=True):
@@ -225,10 +229,10 @@ def step(
                 touched[event.agent] = None
                 if event.data is not None and state.counts.events > taken:
                     for reading in feeds_of(event):
-                        state = absorb_reading(state, reading, t)
+                        state = absorb_reading(state, reading, t, options.series)
         elif isinstance(received, Readings):
             for reading in received.readings:
-                state = absorb_reading(state, reading, t)
+                state = absorb_reading(state, reading, t, options.series)
         elif isinstance(received, ModelAnswers):
             state, is_answer = _take_answer(state, received, t, now)
             has_news = has_news or is_answer

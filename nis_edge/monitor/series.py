@@ -11,16 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
+from nis_edge.monitor.series_judge import SeriesJudge
+from nis_edge.monitor.shapes import WINDOW as WINDOW
 from nis_edge.monitor.statistics import MAD_TO_SIGMA, median
 
 Kind = Literal["stuck", "drift", "spike", "dropout", "saturation", "noise", "level_shift"]
 
-WINDOW: Final = 64
-"""Values looked at together (interfaces: device windows)."""
+KINDS: Final[tuple[Kind, ...]] = ("stuck", "drift", "spike", "dropout", "saturation", "noise", "level_shift")
 
 # The thresholds below were searched on healthy windows of half of the NAB series with faults put in; on the other half
 # they name the right one of eight classes in 69 % of windows (balanced; medium and strong faults, 40 windows each).
@@ -50,21 +51,78 @@ EXPLAINED: Final = 0.52
 
 
 class Anomaly(msgspec.Struct, frozen=True):
-    """What a window shows: the kind, its first value's index, how strongly (1 is the threshold)."""
+    """What a window shows: the kind, its first value's index, how strongly (1 is the threshold).
+
+    ``named`` is set where a judge names another kind than the one whose threshold was passed.
+    """
 
     kind: Kind
     onset: int
     score: float
+    named: Kind | None = None
 
 
-def look_at(values: Sequence[float | None]) -> Anomaly | None:
+def look_at(values: Sequence[float | None], judge: SeriesJudge | None = None) -> Anomaly | None:
     """The fault that explains a window best, or None.
 
     Args:
         values: oldest first; None where a value is missing. Only the newest ``WINDOW`` are looked at.
+        judge: trees that know the faults by their shapes (the roof has them: ``judgement.series_judge``); a window they
+            can't judge, and every window without them, is left to the thresholds here.
     """
-    found = faults_in(values)
-    return max(found, key=lambda anomaly: anomaly.score, default=None)
+    probable = judge.probabilities(values) if judge is not None else None
+    if probable is None:
+        found = faults_in(values)
+        return max(found, key=lambda anomaly: anomaly.score, default=None)
+    kind = max(probable, key=lambda label: probable[label])
+    if kind == "none":
+        return None
+    return Anomaly(
+        cast("Kind", kind), onset_of(values, cast("Kind", kind)), round(probable[kind] / probable["none"], 3)
+    )
+
+
+def onset_of(values: Sequence[float | None], kind: Kind) -> int:
+    """Since which value of a window this fault is likeliest to stand in it."""
+    window = list(values)[-WINDOW:]
+    found = _missing(window) if kind == "dropout" else []
+    if found:
+        return found[0].onset
+    places = [index for index, value in enumerate(window) if value is not None and math.isfinite(value)]
+    present = [float(value) for value in window if value is not None and math.isfinite(value)]
+    if len(present) < PRESENT_MIN:
+        return 0
+    return places[min(_onset(present, kind), len(places) - 1)]
+
+
+def _onset(values: Sequence[float], kind: Kind) -> int:
+    mean = math.fsum(values) / len(values)
+    total = math.fsum((value - mean) ** 2 for value in values)
+    sharp = {"stuck": _stuck, "dropout": _dropout, "saturation": _saturation, "spike": _spike, "noise": _noise}
+    known = sharp[kind](values) if kind in sharp else []
+    if known:
+        return known[0].onset
+    if kind == "drift":
+        return _best_ramp(values, total)[0]
+    if kind == "level_shift":
+        return _best_step(values, total)[0]
+    if kind == "stuck":
+        small = 0.25 * (median([abs(after - before) for before, after in pairwise(values) if after != before] or [0.0]))
+        calm = [abs(after - before) <= small for before, after in pairwise(values)]
+        return max(_stretches(calm), key=lambda run: run[1], default=(0, 0))[0]
+    if kind == "saturation":
+        runs = [run for run in _runs(values) if values[run[0]] in (max(values), min(values))]
+        return min((run[0] for run in runs if run[1] > 1), default=runs[0][0])
+    if kind == "noise":
+        steps = [abs(after - before) for before, after in pairwise(values)]
+        return _best_step(steps, math.fsum(step * step for step in steps))[0]
+    centre = median(values)
+    return max(range(len(values)), key=lambda index: abs(values[index] - centre))
+
+
+def _stretches(holds: Sequence[bool]) -> list[tuple[int, int]]:
+    """Start and length of each run of truths."""
+    return [(start, length) for start, length in _runs([float(one) for one in holds]) if holds[start]]
 
 
 def faults_in(values: Sequence[float | None]) -> list[Anomaly]:

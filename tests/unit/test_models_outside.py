@@ -181,7 +181,7 @@ def test_a_device_window_is_named_with_the_place_in_its_line() -> None:
     assert result.onset is not None
     assert abs(result.onset - 70) <= 1
     said = outside.prediction(result)
-    assert said["confidence"] is None
+    assert said["confidence"] == said["probabilities"]["stuck"] == max(said["probabilities"].values())
     assert sum(said["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
 
 
