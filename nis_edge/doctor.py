@@ -58,7 +58,9 @@ DEVICE_NODES: Final = (
 )  # fmt: skip
 """Nodes of power sources, and the group that Debian gives them to."""
 
-EXPECTED_ISA: Final = {"asimddp": "neondot", "asimd": "neon", "avx512_vnni": "avx512vnni", "avx2": "avx2"}
+EXPECTED_ISA: Final = {
+    "asimddp": "neondot", "asimd": "neon", "avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni", "avx2": "avx2",
+}  # fmt: skip
 """A flag of /proc/cpuinfo -> the instruction set our engine has for it, best first."""
 
 

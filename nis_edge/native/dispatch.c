@@ -9,6 +9,7 @@ static bool everywhere(const nis_cpu *cpu) {
 }
 #if defined(__x86_64__)
 static bool avx512vnni(const nis_cpu *cpu) { return cpu->avx512_vnni; }
+static bool avxvnni(const nis_cpu *cpu) { return cpu->avx_vnni; }
 static bool avx2(const nis_cpu *cpu) { return cpu->avx2_fma_f16c; }
 #elif defined(__aarch64__)
 static bool neon(const nis_cpu *cpu) { return cpu->neon; }
@@ -19,6 +20,8 @@ static const nis_kernels table[] = {
 #if defined(__x86_64__)
     {"avx512vnni", avx512vnni, nis_gemv_t2_i8_avx512vnni, nis_gemm_t2_i8_avx512vnni, &nis_float_avx2,
      &nis_screen_avx512vnni},
+    {"avxvnni", avxvnni, nis_gemv_t2_i8_avxvnni, nis_gemm_t2_i8_avxvnni, &nis_float_avx2,
+     &nis_screen_avxvnni},
     {"avx2", avx2, nis_gemv_t2_i8_avx2, nis_gemm_t2_i8_avx2, &nis_float_avx2,
      &nis_screen_avx2},
 #elif defined(__aarch64__)

@@ -42,7 +42,7 @@ typedef struct {
     int32_t (*bits)(const uint8_t *bits, size_t groups, const int8_t *activations);
 } nis_screen_kernels;
 
-extern const nis_screen_kernels nis_screen_scalar, nis_screen_avx2, nis_screen_avx512vnni, nis_screen_neon,
-    nis_screen_neondot;
+extern const nis_screen_kernels nis_screen_scalar, nis_screen_avx2, nis_screen_avxvnni, nis_screen_avx512vnni,
+    nis_screen_neon, nis_screen_neondot;
 
 #endif

@@ -71,9 +71,9 @@ typedef void nis_gemm_t2_i8(const uint8_t *packed, size_t row_blocks, size_t col
                             size_t activation_stride, const int32_t *activation_sums, size_t tokens, int32_t *sums,
                             size_t sums_stride);
 
-nis_gemv_t2_i8 nis_gemv_t2_i8_scalar, nis_gemv_t2_i8_avx2, nis_gemv_t2_i8_avx512vnni, nis_gemv_t2_i8_neon,
-    nis_gemv_t2_i8_neondot;
-nis_gemm_t2_i8 nis_gemm_t2_i8_scalar, nis_gemm_t2_i8_avx2, nis_gemm_t2_i8_avx512vnni, nis_gemm_t2_i8_neon,
-    nis_gemm_t2_i8_neondot;
+nis_gemv_t2_i8 nis_gemv_t2_i8_scalar, nis_gemv_t2_i8_avx2, nis_gemv_t2_i8_avxvnni, nis_gemv_t2_i8_avx512vnni,
+    nis_gemv_t2_i8_neon, nis_gemv_t2_i8_neondot;
+nis_gemm_t2_i8 nis_gemm_t2_i8_scalar, nis_gemm_t2_i8_avx2, nis_gemm_t2_i8_avxvnni, nis_gemm_t2_i8_avx512vnni,
+    nis_gemm_t2_i8_neon, nis_gemm_t2_i8_neondot;
 
 #endif

@@ -1138,7 +1138,7 @@ int main(int argc, char **argv) {
         check_head(isa, quick);
     }
 #if defined(__x86_64__)
-    const char *const compiled[] = {"avx512vnni", "avx2"};
+    const char *const compiled[] = {"avx512vnni", "avxvnni", "avx2"};
 #elif defined(__aarch64__)
     const char *const compiled[] = {"neondot", "neon"};
 #else

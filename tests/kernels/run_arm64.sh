@@ -28,7 +28,7 @@ run() { # CPU FLAG...
 }
 
 # The Cortex-A72 of a Raspberry Pi 4 has no SDOT, and must never meet one.
-run cortex-a72 --absent neondot --absent avx2 --absent avx512vnni
-run cortex-a76 --absent avx2 --absent avx512vnni
-if [ "${1:-}" != --two ]; then run max --absent avx2 --absent avx512vnni; fi
+run cortex-a72 --absent neondot --absent avx2 --absent avxvnni --absent avx512vnni
+run cortex-a76 --absent avx2 --absent avxvnni --absent avx512vnni
+if [ "${1:-}" != --two ]; then run max --absent avx2 --absent avxvnni --absent avx512vnni; fi
 echo "all right: the same bits as x86-64"

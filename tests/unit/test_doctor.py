@@ -130,6 +130,9 @@ def test_an_engine_that_does_not_load_or_lacks_a_kernel_is_told(healthy: Patient
 
     assert found(replace(healthy, isas=broken), "engine").verdict == "fail"
     assert "avx2 is missing from this build" in found(replace(healthy, isas=lambda: ["scalar"]), "engine").found
+    (healthy.root / "proc/cpuinfo").write_text(CPU.replace("avx2", "avx2 avx_vnni"))
+    assert "avxvnni is missing from this build" in found(healthy, "engine").found
+    assert found(replace(healthy, isas=lambda: ["avxvnni", "avx2", "scalar"]), "engine").verdict == "ok"
 
 
 def test_too_little_memory_is_told(healthy: Patient) -> None:
