@@ -356,8 +356,8 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         "train_series",
     ),
     "evaluate": (
-        "score a package beside baselines, or judge a file of recorded runs",
-        "nis-models evaluate --model models/nis-nano/nis-nano.nis --json models/nis-nano/metrics.json",
+        "score a package beside baselines, by a suite of measures, or on files from outside",
+        "nis-models evaluate --suite physics   (or: nis-models evaluate --traces FILE.jsonl.gz --json out.json)",
         _add_evaluate,
         "nis_models.evaluating",
         "evaluate_model",

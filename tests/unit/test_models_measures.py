@@ -69,3 +69,29 @@ def test_average_precision_of_a_perfect_and_a_hopeless_ranking() -> None:
     assert measures.average_precision(np.array([0.9, 0.8, 0.1]), np.array([1.0, 1.0, 0.0])) == 1.0
     assert measures.average_precision(np.array([0.1, 0.9]), np.array([1.0, 0.0])) == 0.5
     assert measures.average_precision(np.array([0.1]), np.array([0.0])) is None
+
+
+def test_risk_by_coverage_takes_the_surest_first_and_ties_in_proportion() -> None:
+    right = np.array([1.0, 1.0, 0.0, 0.0])
+    assert measures.risk_by_coverage(np.array([0.9, 0.8, 0.7, 0.6]), right).tolist() == pytest.approx(
+        [0, 0, 1 / 3, 0.5]
+    )
+    # All equally sure: whichever comes first, half of them are wrong.
+    assert measures.risk_by_coverage(np.full(4, 0.5), right).tolist() == pytest.approx([0.5] * 4)
+    assert measures.risk_coverage_area(np.full(4, 0.5), right) == pytest.approx(0.5)
+    assert measures.accuracy_at_coverage(np.array([0.9, 0.8, 0.7, 0.6]), right, 0.5) == 1.0
+
+
+def test_log_loss_of_a_sure_error_is_finite_and_of_a_coin_is_one_bit() -> None:
+    assert measures.log_loss(np.array([1.0]), np.array([0.0])) == pytest.approx(np.log(1e6), rel=1e-6)
+    assert measures.log_loss(np.array([0.5, 0.5]), np.array([0.0, 1.0])) == pytest.approx(np.log(2))
+
+
+def test_a_reliability_diagram_shows_what_was_said_against_what_was_true() -> None:
+    p = np.repeat([0.1, 0.9], 150)
+    y = np.repeat([0.0, 1.0], 150)
+    points = measures.reliability(p, y)
+    assert len(points) == measures.BINS
+    assert sum(point["n"] for point in points) == 300
+    assert points[0] == {"said": 0.1, "true": 0.0, "n": 20}
+    assert points[-1] == {"said": 0.9, "true": 1.0, "n": 20}
