@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -238,7 +239,19 @@ def _line(event: dict[str, Any]) -> RunLine:
     kind = kind if kind in _RUN_KINDS else _ROLE_KINDS.get(kind, "agent")
     agent = event.get("agent")
     agent = agent if isinstance(agent, str) and agent.strip() else kind
-    return RunLine(agent=agent, kind=cast("Any", kind), text=_text(event), t=_number(event.get("t", event.get("ts"))))
+    return RunLine(agent=agent, kind=cast("Any", kind), text=_text(event), t=_time(event.get("t", event.get("ts"))))
+
+
+def _time(value: Any) -> float | None:
+    """Seconds, of a number or of a date and time as ISO 8601 writes it."""
+    number = _number(value)
+    if number is not None or not isinstance(value, str):
+        return number
+    try:
+        moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _text(event: dict[str, Any]) -> str:

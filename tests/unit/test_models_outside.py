@@ -90,6 +90,15 @@ def test_missing_fields_of_events_are_no_fault() -> None:
     assert trace_of({"events": [], "label": "none"}).events == ()
 
 
+def test_times_are_read_as_seconds_or_as_dates_and_only_where_every_event_has_one() -> None:
+    dates = [{"t": f"2026-01-01T00:00:0{i}Z", "text": "x"} for i in range(3)]
+    line = trace_of({"events": dates})
+    assert line.is_timed
+    assert [event.ts - line.events[0].ts for event in line.events] == [0.0, 1.0, 2.0]
+    assert not trace_of({"events": [{"t": 1, "text": "x"}, {"text": "y"}]}).is_timed
+    assert not trace_of({"events": [{"t": "soon", "text": "x"}]}).is_timed
+
+
 def test_a_goal_that_the_first_event_states_is_told_once() -> None:
     events = looping()
     line = trace_of({"goal": events[0]["text"], "events": events, "label": "looping"})
