@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import tuf
+from nis_ota.roles import LIFE
 from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Metadata, Timestamp
 from tuf.ngclient import Updater
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.fetcher import FetcherInterface
@@ -220,3 +222,44 @@ def test_a_bundle_is_held_to_the_same_lengths() -> None:
 def test_the_metadata_config_is_bounded() -> None:
     assert tuf_client.CONFIG.targets_max_length <= 2_000_000
     assert tuf_client.CONFIG.timestamp_max_length <= 16_384
+
+
+def test_new_timestamp_keys_make_a_time_floor_void_that_the_old_ones_pushed_ahead(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    """The floor says 2099; the keys that vouched for the timestamp then are no longer in the root."""
+    pushed = {"floors": {"timestamp": RoleFloor(9, ("0badc0de",))}, "reference_time": 4_070_908_800.0}
+    with pytest.raises(UntrustedMetadataError, match="expired"):
+        trusted(publisher, tmp_path / "cache", **pushed).refresh()
+    repository = trusted(publisher, tmp_path / "cache", **pushed, unfloored_time=NOW.timestamp() + 3600)
+    repository.refresh()
+    assert repository.time_floor_is_void
+
+
+def test_while_its_keys_stand_a_time_floor_counts(publisher: Publisher, tmp_path: Path) -> None:
+    first = trusted(publisher, tmp_path / "cache")
+    first.refresh()
+    again = trusted(
+        publisher,
+        tmp_path / "cache",
+        floors=first.floors,
+        reference_time=4_070_908_800.0,
+        unfloored_time=NOW.timestamp() + 3600,
+    )
+    with pytest.raises(UntrustedMetadataError, match="expired"):
+        again.refresh()
+    assert not again.time_floor_is_void
+
+
+def test_a_signed_date_counts_at_most_until_what_the_offline_keys_signed_expires(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    path = publisher.repository.metadata / "timestamp.json"
+    timestamp = Metadata[Timestamp].from_file(str(path))
+    timestamp.signed.version += 1
+    timestamp.signed.unrecognized_fields["x-nis-issued"] = 4_070_908_800
+    publisher.repository._sign_and_store("timestamp", timestamp)
+    (publisher.web / "metadata" / "timestamp.json").write_bytes(path.read_bytes())
+    repository = trusted(publisher, tmp_path / "cache")
+    repository.refresh()
+    assert repository.issued_at() == (NOW + LIFE["targets"]).timestamp()
