@@ -46,7 +46,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     device: Name | None = None
     """The one device it speaks to; inside the signature, so that nobody can replay it to another."""
     serial: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-    """Rises with every change; a model that failed on a device is offered again only under a higher one."""
+    """Rises with every new offer, not with a wave of it: a model that failed on a device is offered again only under a
+    higher one."""
     target: Annotated[str, msgspec.Meta(max_length=128)]
     sha256: Sha256
     length: Annotated[int, msgspec.Meta(ge=1, le=UPDATE_MODEL_BYTES_MAX)]
