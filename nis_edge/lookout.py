@@ -225,9 +225,11 @@ def _read_root(path: Path) -> bytes:
 
 
 def _bundle_of_folder(folder: Path, cohort: str) -> bytes:
+    from nis_edge.adapters.download import open_on_stick
+
     path = folder / "bundles" / f"{cohort}.json"
     try:
-        with path.open("rb") as file:
+        with open_on_stick(path) as file:
             return file.read(UPDATE_BUNDLE_BYTES_MAX + 1)  # one too many is refused as too long, however long it is
     except OSError as error:
         raise UpdateError(

@@ -6,11 +6,14 @@ costs only the rest. Nothing here trusts the server: whatever it sends is hashed
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
@@ -187,6 +190,19 @@ class HttpSource:
                 window_start, window_bytes = self._monotonic(), 0
 
 
+def open_on_stick(path: Path) -> BinaryIO:
+    """Open a file that somebody else laid down; a pipe or a device in its place is refused and can't hold us up.
+
+    Raises:
+        OSError: it can't be opened, or is no plain file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(fd, "rb")
+
+
 class FolderSource:
     """Targets in a folder: a USB stick or a mounted share. The same checks follow as for a server."""
 
@@ -197,7 +213,7 @@ class FolderSource:
             As `HttpSource.fill`.
         """
         try:
-            with Path(path).open("rb") as file:
+            with open_on_stick(Path(path)) as file:
                 file.seek(sink.offset)
                 while sink.offset < sink.length and (chunk := file.read(CHUNK_BYTES)):
                     if should_stop():

@@ -135,6 +135,24 @@ def test_a_gigabyte_of_bundle_on_a_stick_is_refused_without_being_read(w: World,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_a_stick_s_bundle_or_model_does_not_hold_the_device_up(w: World, tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    shutil.copytree(w.tmp / "web", stick)
+    bundle = stick / "bundles" / "stable.json"
+    whole = bundle.read_bytes()
+    bundle.unlink()
+    os.mkfifo(bundle)
+    assert not w.device.check(folder=stick)
+    assert "not a plain file" in w.device.error
+    bundle.unlink()
+    bundle.write_bytes(whole)
+    for model in stick.rglob("*.2.0.0.nis"):
+        model.unlink()
+        os.mkfifo(model)
+    assert "not a plain file" in refused(w, folder=stick)
+
+
 CASES_ON_DEVICE = int(os.environ.get("NIS_FUZZ_METADATA", "40"))
 
 
