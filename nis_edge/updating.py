@@ -664,6 +664,11 @@ class UpdateLoop:
         self._reason = ""
         return Event.SETTLED
 
+    async def finish_trial(self) -> None:
+        """Go on with a trial that was cut off, up to probation, which is the daemon's: for commands without one."""
+        if self._update.state is not State.PROBATION:
+            await self._take_up()
+
     async def _take_up(self) -> None:
         """Go on with what a restart or a full disk interrupted."""
         if self._update.state in (State.TRIAL, State.SELFTEST, State.SHADOW):

@@ -244,7 +244,11 @@ async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) ->
         if args.action == "rollback":
             done = await loop.roll_back()
         else:
-            await loop.check(folder=args.path, apply=args.action != "check", at_once=True)
+            cut_off = args.action != "check" and loop.update.state not in (State.IDLE, State.PROBATION)
+            if cut_off:
+                await loop.finish_trial()
+            if not cut_off or loop.update.state is State.IDLE:
+                await loop.check(folder=args.path, apply=args.action != "check", at_once=True)
             done = loop.status.error is None
         status = loop.status
         text = status.error or status.detail or ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nis_edge import cli
@@ -54,6 +55,26 @@ def test_the_way_of_a_model_under_the_operator_s_hand(w: World, capsys: pytest.C
     assert "rolled back by the operator" in out(capsys)[0]
     assert edge(w, "apply") == 0
     assert "failed here before" in out(capsys)[0]
+
+
+def test_a_trial_that_a_power_cut_ended_goes_on_by_the_next_command(
+    w: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w.publisher.release("1.0.0", 1)
+    assert edge(w, "apply") == 0
+    store = SlotStore(w.tmp / "state" / "update")
+    journal = store.read_journal()
+    assert journal is not None
+    cut = msgspec.structs.replace(journal, state="TRIAL", tries_left=3, generation=journal.generation + 1)
+    store.write_journal(cut)
+    out(capsys)
+    assert edge(w, "apply") == 0
+    assert "1.0.0 passed its self-test" in out(capsys)[0]
+    after = store.read_journal()
+    assert after is not None
+    assert after.state == "PROBATION"
+    assert edge(w, "apply") == 0
+    assert out(capsys)[0].startswith("an update is under way (PROBATION)")
 
 
 def test_import_takes_a_published_folder(w: World, capsys: pytest.CaptureFixture[str]) -> None:
