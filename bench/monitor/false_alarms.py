@@ -18,11 +18,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from bench.monitor.healthy_week import DAY_S, HealthyTeam
-from nis_edge.judgement import PromptJudge
+from nis_edge.judgement import PromptJudge, series_judge
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.machine import (
     AgentEvents,
@@ -136,14 +137,20 @@ def recorded(path: Path, events_per_day: float, model: Answering | None = None, 
 
 def judged_run(run: Run, model: Answering | None) -> Replay:
     """One recorded run through exactly the daemon's monitor."""
-    replay = Replay(Options(rules=RuleOptions(time_known=run.is_timed)), model, "rules alone")
+    replay = Replay(Options(rules=RuleOptions(time_known=run.is_timed), series=series_judge()), model, "rules alone")
     for event in canonical_events(run):
         replay.feed(event)
     return replay
 
 
+@cache
+def _shipped() -> Options:
+    """The options of a daemon as it is shipped."""
+    return Options(series=series_judge())
+
+
 def _put(state: MonitorState, received: Input, now: float, model: Answering | None, counted: Count) -> MonitorState:
-    state, effects = step(state, (received,), now)
+    state, effects = step(state, (received,), now, _shipped())
     waiting: list[Effect] = list(effects)
     while waiting:
         effect = waiting.pop(0)
@@ -152,7 +159,7 @@ def _put(state: MonitorState, received: Input, now: float, model: Answering | No
         elif isinstance(effect, Ask) and model is not None:
             counted.questions += 1
             answer = ModelAnswers(effect.id, model.answer_window(effect.window))
-            state, more = step(state, (answer,), now)
+            state, more = step(state, (answer,), now, _shipped())
             waiting += more
     return state
 

@@ -281,7 +281,9 @@ def _looked_at(sensor: SensorState, name: str, judge: SeriesJudge | None) -> Sen
     worst = max(unusual, key=lambda one: one.score, default=None)
     before = sensor.anomaly
     if worst is not None and judge is not None:
-        worst = _named(sensor.values, worst, judge)
+        named = _named(sensor.values, worst, judge)
+        # What was told once is not taken back while it stands: a finding that comes and goes tires its reader.
+        worst = worst if named is None and before is not None else named
     if before is not None and (worst is None or worst.kind != before.kind):
         # It is over, or has become the rule: the next of its kind must be stronger to be news.
         habits[before.kind] = max(habits.get(before.kind, 0.0), before.score)

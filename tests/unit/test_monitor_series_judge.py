@@ -165,6 +165,19 @@ def test_on_a_live_feed_the_judge_names_what_passed_a_threshold_and_spares_what_
     assert live(Says("none", 0.9), shifted()) == []
 
 
+def test_what_was_told_is_not_taken_back_while_it_stands() -> None:
+    class Wavers(Says):
+        asked = 0
+
+        def probabilities(self, _values: Sequence[float | None]) -> dict[str, float]:
+            self.asked += 1
+            return Says("level_shift" if self.asked == 1 else "none", 0.9).said
+
+    judge = Wavers("none", 0.9)
+    assert len(live(judge, shifted())) == len(live(None, shifted())) > 0
+    assert judge.asked > 1
+
+
 def test_the_judge_never_raises_an_alarm_of_its_own_and_takes_no_standstill_back() -> None:
     healthy = 12.0 + 0.1 * np.random.default_rng(9).normal(size=1500)
     assert live(None, healthy) == [] == live(Says("spike", 1.0), healthy)
