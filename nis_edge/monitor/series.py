@@ -9,6 +9,7 @@ always does is no fault of it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal, cast
@@ -98,7 +99,7 @@ def onset_of(values: Sequence[float | None], kind: Kind) -> int:
 def _onset(values: Sequence[float], kind: Kind) -> int:
     mean = math.fsum(values) / len(values)
     total = math.fsum((value - mean) ** 2 for value in values)
-    sharp = {"stuck": _stuck, "dropout": _dropout, "saturation": _saturation, "spike": _spike, "noise": _noise}
+    sharp = {"stuck": _stuck, "dropout": _dropout, "noise": _noise}
     known = sharp[kind](values) if kind in sharp else []
     if known:
         return known[0].onset
@@ -111,8 +112,12 @@ def _onset(values: Sequence[float], kind: Kind) -> int:
         calm = [abs(after - before) <= small for before, after in pairwise(values)]
         return max(_stretches(calm), key=lambda run: run[1], default=(0, 0))[0]
     if kind == "saturation":
-        runs = [run for run in _runs(values) if values[run[0]] in (max(values), min(values))]
-        return min((run[0] for run in runs if run[1] > 1), default=runs[0][0])
+        # The wall is the value that stands most often; what came before it may lie beyond.
+        return values.index(Counter(values).most_common(1)[0][0])
+    if kind == "spike":
+        usual = [median(values[max(0, index - 3) : index + 4]) for index in range(len(values))]
+        off = [abs(value - level) for value, level in zip(values, usual, strict=True)]
+        return next(index for index, size in enumerate(off) if size >= 0.6 * max(off))
     if kind == "noise":
         steps = [abs(after - before) for before, after in pairwise(values)]
         return _best_step(steps, math.fsum(step * step for step in steps))[0]
