@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -126,15 +126,16 @@ class Answer:
         self._session.cancel()
 
     def __iter__(self) -> Iterator[Piece]:
-        logits = np.empty(self._model.manifest.architecture.vocab, dtype=np.float32)
+        logits = None  # none are needed unless a constraint or log-probabilities look at all of them
+        if self._allowed is not None or self._wish.likely is not None:
+            logits = np.empty(self._model.manifest.architecture.vocab, dtype=np.float32)
         recent = _Recent(self._wish.sampling, self._prompt)
         reading = self._prompt
         one = np.empty(1, dtype=np.int32)
         while self.finish is None:
-            if not self._read(reading, logits):
+            token = self._next(reading, logits, recent.tokens)
+            if token is None:
                 break
-            allowed = self._allowed.at(self._state, self._left) if self._allowed is not None else None
-            token = self._sampler.pick(logits, allowed, recent.tokens)
             self.made += 1
             self._left -= 1
             if token in self._ends:
@@ -154,17 +155,24 @@ class Answer:
         """Run to the end; return the whole text."""
         return "".join(piece.text for piece in self)
 
-    def _read(self, tokens: np.ndarray, logits: np.ndarray) -> bool:
-        """Read tokens; False if the answer was cancelled meanwhile."""
+    def _next(self, tokens: np.ndarray, logits: np.ndarray | None, recent: Collection[int]) -> int | None:
+        """Read tokens and choose the next one, from ``logits`` if given; None if the answer was cancelled meanwhile."""
+        token = None
         try:
-            if not self._cancelled:
+            if not self._cancelled and logits is None:
+                token = self._session.choose(tokens, self._sampler, recent)
+            elif not self._cancelled and logits is not None:
                 self._session.forward_into(tokens, logits)
         except ModelError:
             if not self._cancelled:
                 raise
         if self._cancelled:
             self.finish = "cancelled"
-        return not self._cancelled
+            return None
+        if logits is not None:
+            allowed = self._allowed.at(self._state, self._left) if self._allowed is not None else None
+            token = self._sampler.pick(logits, allowed, recent)
+        return token
 
     def _advance(self, token: int) -> None:
         """Move the constraint on, and see whether the answer ends with this token."""
@@ -177,8 +185,8 @@ class Answer:
         elif self.finish is None and self._left == 0:
             self.finish = "length"
 
-    def _piece(self, token: int, text: str, logits: np.ndarray) -> Piece:
-        if self._wish.likely is None:
+    def _piece(self, token: int, text: str, logits: np.ndarray | None) -> Piece:
+        if self._wish.likely is None or logits is None:
             return Piece(token, text)
         mine, likely = self._sampler.log_probabilities(logits, token, self._wish.likely)
         return Piece(token, text, mine, tuple(likely))

@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.errors import DeviceError, KernelUnavailableError, ModelError, NisEdgeError
 
-ABI: Final = 4
+ABI: Final = 5
 """NIS_ABI of the header this file was written for."""
 
 PATH: Final = Path(__file__).parent.parent / "native" / "libnis_engine.so"
@@ -175,6 +175,7 @@ _PROTOTYPES: Final = {
     "nis_model_head_stats": (c_int, (c_void_p, POINTER(HeadStats))),
     "nis_model_screen_from": (c_int, (c_void_p, c_uint64)),
     "nis_session_best": (c_int, (c_void_p, c_void_p, c_size_t, c_size_t, c_float, c_void_p, POINTER(c_size_t))),
+    "nis_session_choose": (c_int, (c_void_p, c_void_p, c_size_t, c_void_p, c_void_p, c_size_t, POINTER(c_int32))),
     "nis_session_greedy": (c_int, (c_void_p, c_int32, c_int32, c_size_t, c_void_p, POINTER(c_size_t))),
     "nis_session_head": (c_int, (c_void_p, c_uint32, c_void_p)),
     "nis_session_rewind": (c_int, (c_void_p, c_size_t)),

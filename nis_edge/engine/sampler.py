@@ -89,6 +89,11 @@ class Sampler:
             raise library.error_of(status, f"a sampler for {self._vocab} tokens")
         self._pointer = pointer
 
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The engine's handle."""
+        return self._pointer
+
     def pick(self, logits: npt.NDArray[np.float32], allowed: int | None = None, recent: Collection[int] = ()) -> int:
         """The next token.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from nis_edge.errors import ModelError
 
 if TYPE_CHECKING:
     from nis_edge.engine.model import Model
+    from nis_edge.engine.sampler import Sampler
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 POSITIONS_MAX: Final = 1 << 20
@@ -113,6 +114,28 @@ class Session:
         )
         named = candidates[: found.value]
         return named["token"].copy(), named["logit"].copy()
+
+    def choose(self, tokens: npt.NDArray[np.int32], sampler: Sampler, recent: Collection[int] = ()) -> int:
+        """Read tokens and choose the next one, as ``forward`` and ``Sampler.pick`` would, usually for less.
+
+        Args:
+            tokens: int32 [n], contiguous.
+            sampler: of this session's model.
+            recent: distinct tokens that the repetition penalty is for.
+
+        Raises:
+            ModelError: as ``forward``; then nothing was read and nothing drawn.
+        """
+        repeated = np.fromiter(recent, dtype=np.int32, count=len(recent)) if recent else None
+        token = ctypes.c_int32()
+        status = self._library.nis_session_choose(
+            self.handle(), tokens.ctypes.data, tokens.size, sampler.handle,
+            None if repeated is None else repeated.ctypes.data, len(recent), ctypes.byref(token),
+        )  # fmt: skip
+        if status == library.FULL:
+            raise self._full(tokens.size)
+        self._raise(status)
+        return token.value
 
     def greedy(self, first: int, count: int, stop: int | None = None) -> list[int]:
         """Read a token, then let the model continue with its most likely ones, all in one call of the engine.
@@ -249,11 +272,14 @@ class Session:
             self.handle(), ids.ctypes.data, ids.size, wanted, None if logits is None else logits.ctypes.data
         )
         if status == library.FULL:
-            raise ModelError(
-                f"{self._where}: {ids.size} more tokens do not fit, the session stands at {self.position} of"
-                f" {self.max_positions} positions"
-            )
+            raise self._full(ids.size)
         self._raise(status)
+
+    def _full(self, more: int) -> ModelError:
+        return ModelError(
+            f"{self._where}: {more} more tokens do not fit, the session stands at {self.position} of"
+            f" {self.max_positions} positions"
+        )
 
     def _raise(self, status: int) -> None:
         if status != library.OK:

@@ -3,9 +3,11 @@
  * Probabilities become whole numbers of 30 bits at once, so that every sum is exact and no order matters; exponentials
  * are float_kernels.h's. The generator is splitmix64 (S. Vigna) used as a counter: draw n of a seed is a function of both
  * and of nothing else, so a conversation can be replayed from any place. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "choosing.h"
 #include "float_environment.h"
 #include "model.h"
 #include "rope.h"
@@ -14,6 +16,10 @@ enum {
     WEIGHT_BITS = 30, /* of the most likely token */
     DIGIT_BITS = 11,  /* of a weight, per pass of a selection: three passes see 31 bits */
     DIGITS = 1 << DIGIT_BITS,
+    FOUND_MAX = 1024, /* more of the most likely tokens than these are not asked for */
+    FOUND_SPARE = 8,  /* so many beyond top-k: the last weight must differ from the k-th */
+    MIN_P_GUESS = 256,
+    MISS_REST = 16, /* tokens chosen from all logits after the most likely ones did not suffice */
 };
 
 /* e^-21 < 2^-30: a token that lies further below the most likely one has weight 0. */
@@ -29,6 +35,8 @@ struct nis_sampler {
     int32_t *tokens;   /* [vocab]: the candidates, ascending */
     uint32_t *weights; /* [vocab] of the candidates */
     uint64_t sums[DIGITS];
+    nis_candidate found[FOUND_MAX];
+    unsigned rest; /* tokens to choose from all logits before the most likely ones are tried again */
 };
 
 static uint64_t mixed(uint64_t z) {
@@ -184,6 +192,15 @@ static int32_t draw(nis_sampler *s, size_t count) {
     return s->tokens[i];
 }
 
+/* Top-p of the weights that are left, and the draw. */
+static int32_t finish(nis_sampler *s, size_t count) {
+    if (s->how.top_p < 1.0f) {
+        const uint64_t goal = (uint64_t)((double)s->how.top_p * (double)sum_of(s->weights, count));
+        count = keep_heaviest(s, count, goal > 0 ? goal : 1, true);
+    }
+    return draw(s, count);
+}
+
 static nis_status choose(nis_sampler *s, const float *logits, const uint64_t *allowed, int32_t *token) {
     const int32_t *tokens = NULL; /* without a set of allowed ones every index is its own token */
     size_t count = s->vocab;
@@ -200,20 +217,128 @@ static nis_status choose(nis_sampler *s, const float *logits, const uint64_t *al
     }
     count = weigh(s, tokens, logits, count);
     if (s->how.top_k > 0 && s->how.top_k < count) count = keep_heaviest(s, count, s->how.top_k, false);
-    if (s->how.top_p < 1.0f) {
-        const uint64_t goal = (uint64_t)((double)s->how.top_p * (double)sum_of(s->weights, count));
-        count = keep_heaviest(s, count, goal > 0 ? goal : 1, true);
-    }
-    *token = draw(s, count);
+    *token = finish(s, count);
     return NIS_OK;
 }
+
+/* ---- from the most likely tokens alone --------------------------------------------------------------------------- */
+
+nis_candidate *nis_sampler_room(nis_sampler *s) { return s->found; }
+
+size_t nis_sampler_vocab(const nis_sampler *s) { return s->vocab; }
+
+bool nis_sampler_knows(const nis_sampler *s, const int32_t *tokens, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (tokens[i] < 0 || (size_t)tokens[i] >= s->vocab) return false;
+    }
+    return true;
+}
+
+/* A penalty above 1 only lowers logits, so that the k best afterwards are among the k + recent_count best before. */
+size_t nis_sampler_wanted(const nis_sampler *s, size_t recent_count, float *gap) {
+    const size_t lowered = s->how.repetition_penalty == 1.0f ? 0 : recent_count;
+    const float temperature = s->how.temperature;
+    *gap = INFINITY;
+    if (s->rest > 0 || (lowered > 0 && s->how.repetition_penalty < 1.0f) || lowered > FOUND_MAX) return 0;
+    size_t wanted = 0;
+    if (temperature == 0.0f) {
+        wanted = lowered > 0 ? lowered + 2 : 1;
+    } else {
+        float reach = REACH;
+        if (s->how.min_p > 0.0f) {
+            const float cut = (float)-nis_logarithm((double)s->how.min_p);
+            if (cut < reach) reach = cut;
+        }
+        /* A little more than needed; whether it was enough is seen from the weights. */
+        if (lowered == 0) *gap = temperature * reach * 1.001f + 0.001f;
+        if (s->how.top_k > 0) {
+            wanted = s->how.top_k < FOUND_MAX ? s->how.top_k + lowered + FOUND_SPARE : 0;
+        } else if (s->how.min_p > 0.0f && lowered == 0) {
+            wanted = MIN_P_GUESS;
+        }
+    }
+    return wanted <= FOUND_MAX && wanted < s->vocab ? wanted : 0;
+}
+
+static int by_token(const void *a, const void *b) {
+    const int32_t one = ((const nis_candidate *)a)->token, other = ((const nis_candidate *)b)->token;
+    return (one > other) - (one < other);
+}
+
+static void penalise_found(nis_sampler *s, const nis_candidate *found, size_t count, const int32_t *recent,
+                           size_t recent_count) {
+    const float penalty = s->how.repetition_penalty;
+    for (size_t i = 0; i < recent_count; i++) {
+        const nis_candidate key = {recent[i], 0.0f}, *hit = bsearch(&key, found, count, sizeof key, by_token);
+        if (hit) s->logits[hit - found] = hit->logit > 0.0f ? hit->logit / penalty : hit->logit * penalty;
+    }
+}
+
+/* What no token with a logit of at most `logit` can weigh more than. Subtraction and division round monotonically, the
+ * exponential is within 1.5 ulp: of two results in the wrong order the greater is less than 2^-21 above the smaller. */
+static uint32_t heaviest_at_most(const nis_sampler *s, float logit, float largest) {
+    if (logit < largest - REACH * s->how.temperature) return 0;
+    float x = (logit - largest) / s->how.temperature;
+    s->floats->exponentials(&x, 1, 0.0f);
+    const uint32_t weight = (uint32_t)(x * (float)(1 << WEIGHT_BITS));
+    return weight + (weight >> 20) + 1;
+}
+
+static uint32_t lightest(const uint32_t *weights, size_t count) {
+    uint32_t least = UINT32_MAX;
+    for (size_t i = 0; i < count; i++) least = weights[i] < least ? weights[i] : least;
+    return least;
+}
+
+static bool choose_among(nis_sampler *s, nis_candidate *found, size_t count, float outside, const int32_t *recent,
+                         size_t recent_count, int32_t *token) {
+    qsort(found, count, sizeof *found, by_token);
+    for (size_t i = 0; i < count; i++) {
+        s->tokens[i] = found[i].token;
+        s->logits[i] = found[i].logit;
+    }
+    if (s->how.repetition_penalty != 1.0f) penalise_found(s, found, count, recent, recent_count);
+    const size_t best = most_likely(s, s->logits, count);
+    const float largest = s->logits[best];
+    if (s->how.temperature == 0.0f) {
+        *token = s->tokens[best];
+        return largest > outside;
+    }
+    if (!(largest >= outside)) return false;
+    const uint32_t others = heaviest_at_most(s, outside, largest);
+    const uint32_t least = (uint32_t)(s->how.min_p * (float)(1 << WEIGHT_BITS));
+    count = weigh(s, s->tokens, s->logits, count);
+    const size_t top = s->how.top_k;
+    if (top > 0 && top < count) count = keep_heaviest(s, count, top, false);
+    /* No other token has a weight that counts, or the k kept here are heavier than any other. */
+    const bool none_other = others == 0 || others < least;
+    if (!none_other && !(top > 0 && count == top && lightest(s->weights, count) > others)) return false;
+    *token = finish(s, count);
+    return true;
+}
+
+void nis_sampler_choose_among(nis_sampler *s, nis_candidate *found, size_t count, size_t wanted, float gap,
+                              const int32_t *recent, size_t recent_count, int32_t *token, bool *sure) {
+    const bool plain = s->how.repetition_penalty == 1.0f || recent_count == 0;
+    if (s->how.temperature == 0.0f && plain) {
+        *token = found[0].token; /* the lowest among equals, by nis_head_best's promise */
+        *sure = true;
+        return;
+    }
+    const unsigned long environment = nis_float_standard();
+    const float outside = count == wanted ? found[count - 1].logit : found[0].logit - gap;
+    *sure = choose_among(s, found, count, outside, recent, recent_count, token);
+    if (!*sure) s->rest = MISS_REST;
+    nis_float_restore(environment);
+}
+
+/* ---- from all logits --------------------------------------------------------------------------------------------- */
 
 nis_status nis_sampler_choose(nis_sampler *s, const float *logits, const uint64_t *allowed, const int32_t *recent,
                               size_t recent_count, int32_t *token) {
     if (!s || !logits || !token || (recent_count > 0 && !recent)) return NIS_ARGUMENT;
-    for (size_t i = 0; i < recent_count; i++) {
-        if (recent[i] < 0 || (size_t)recent[i] >= s->vocab) return NIS_TOKEN;
-    }
+    if (!nis_sampler_knows(s, recent, recent_count)) return NIS_TOKEN;
+    if (s->rest > 0) s->rest--;
     const unsigned long environment = nis_float_standard();
     nis_status status = NIS_NOT_FINITE;
     if (s->floats->magnitude_bits(logits, s->vocab) < 0x7f800000u) {

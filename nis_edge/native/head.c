@@ -412,7 +412,7 @@ static nis_status best_screened(evaluation *e, size_t count, float gap, nis_cand
 
 /* ---- the door ---------------------------------------------------------------------------------------------------- */
 
-static bool worthwhile(const nis_model *model, size_t count) {
+bool nis_head_is_screened(const nis_model *model, size_t count) {
     const size_t vocab = model->a.vocab, hidden = model->a.hidden;
     return model->screen_from_bytes <= vocab * row_bytes(model) && hidden >= 8 && hidden <= NIS_SCREEN_COLUMNS_MAX &&
            count <= vocab / VOCABULARY_SHARE;
@@ -424,7 +424,7 @@ nis_status nis_head_best(nis_model *model, const float *normed, size_t count, fl
     if (!model->head_values) model->head_values = large_memory(vocab * sizeof(float));
     if (!model->head_values) return NIS_NO_MEMORY;
     evaluation e = {.model = model, .normed = normed, .upper = model->head_values};
-    const bool screen = worthwhile(model, count);
+    const bool screen = nis_head_is_screened(model, count);
     nis_head_stats *stats = &model->head_stats;
     stats->rows += vocab;
     /* The first token after loading should not wait for the screen. */
@@ -442,6 +442,16 @@ nis_status nis_head_best(nis_model *model, const float *normed, size_t count, fl
     if (atomic_load(&e.not_finite)) return NIS_NOT_FINITE;
     *found = within_gap(best, best_of(model->kernels->floats, e.upper, vocab, count, best), gap);
     return NIS_OK;
+}
+
+nis_status nis_head_all(nis_model *model, const float *normed, const float **logits) {
+    const size_t vocab = model->a.vocab;
+    if (!model->head_values) model->head_values = large_memory(vocab * sizeof(float));
+    if (!model->head_values) return NIS_NO_MEMORY;
+    evaluation e = {.model = model, .normed = normed, .upper = model->head_values};
+    nis_pool_run(model->pool, compute_rows, &e, vocab);
+    *logits = model->head_values;
+    return atomic_load(&e.not_finite) ? NIS_NOT_FINITE : NIS_OK;
 }
 
 void nis_head_free(nis_model *model) {

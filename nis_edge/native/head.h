@@ -23,6 +23,12 @@ enum {
 nis_status nis_head_best(nis_model *model, const float *normed, size_t count, float gap, nis_candidate *best,
                          size_t *found);
 
+/* Whether the screen would serve for `count` tokens; otherwise all logits cost no more. */
+bool nis_head_is_screened(const nis_model *model, size_t count);
+
+/* All logits after `normed`, in memory of the model. The caller holds pass_lock. */
+nis_status nis_head_all(nis_model *model, const float *normed, const float **logits);
+
 void nis_head_free(nis_model *model);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "choosing.h"
 #include "float_environment.h"
 #include "head.h"
 #include "model.h"
@@ -541,15 +542,21 @@ nis_status nis_session_fork(nis_session *source, size_t position, nis_session **
     return status;
 }
 
-static nis_status append_best(nis_session *session, const int32_t *tokens, size_t count, size_t wanted, float gap,
-                              nis_candidate *best, size_t *found) {
+/* The final norm's output after the last token comes to stand in model->head_normed. */
+static nis_status append_normed(nis_session *session, const int32_t *tokens, size_t count) {
     nis_model *model = session->model;
     if (!model->head_normed) model->head_normed = zeroed(model->a.hidden, sizeof(float));
     if (!model->head_normed) return NIS_NO_MEMORY;
     const nis_batch_item item = {session, tokens, count, NIS_LAST_NORMED, model->head_normed};
-    const size_t before = session->position;
     size_t failed;
-    TRY(append_items(model, &item, 1, &failed));
+    return append_items(model, &item, 1, &failed);
+}
+
+static nis_status append_best(nis_session *session, const int32_t *tokens, size_t count, size_t wanted, float gap,
+                              nis_candidate *best, size_t *found) {
+    nis_model *model = session->model;
+    const size_t before = session->position;
+    TRY(append_normed(session, tokens, count));
     const nis_status status = nis_head_best(model, model->head_normed, wanted, gap, best, found);
     if (status != NIS_OK) session->position = before;
     return status;
@@ -563,6 +570,42 @@ nis_status nis_session_best(nis_session *session, const int32_t *tokens, size_t 
     entered e;
     TRY(enter(session, &e));
     const nis_status status = append_best(session, tokens, count, wanted, gap, best, found);
+    if (status == NIS_OK) roll(session);
+    leave(session, &e);
+    return status;
+}
+
+/* The most likely tokens through the screen if they decide, otherwise all logits. */
+static nis_status choose(nis_model *model, nis_sampler *sampler, const int32_t *recent, size_t recent_count,
+                         int32_t *token) {
+    float gap;
+    const size_t wanted = nis_sampler_wanted(sampler, recent_count, &gap);
+    if (wanted > 0 && nis_head_is_screened(model, wanted)) {
+        nis_candidate *found = nis_sampler_room(sampler);
+        size_t count;
+        bool sure;
+        TRY(nis_head_best(model, model->head_normed, wanted, gap, found, &count));
+        nis_sampler_choose_among(sampler, found, count, wanted, gap, recent, recent_count, token, &sure);
+        if (sure) return NIS_OK;
+    }
+    const float *logits;
+    TRY(nis_head_all(model, model->head_normed, &logits));
+    return nis_sampler_choose(sampler, logits, NULL, recent, recent_count, token);
+}
+
+nis_status nis_session_choose(nis_session *session, const int32_t *tokens, size_t count, nis_sampler *sampler,
+                              const int32_t *recent, size_t recent_count, int32_t *token) {
+    if (!session || !tokens || count < 1 || !sampler || !token || (recent_count > 0 && !recent)) return NIS_ARGUMENT;
+    if (nis_sampler_vocab(sampler) != session->model->a.vocab) return NIS_ARGUMENT;
+    if (!nis_sampler_knows(sampler, recent, recent_count)) return NIS_TOKEN;
+    entered e;
+    TRY(enter(session, &e));
+    const size_t before = session->position;
+    nis_status status = append_normed(session, tokens, count);
+    if (status == NIS_OK) {
+        status = choose(session->model, sampler, recent, recent_count, token);
+        if (status != NIS_OK) session->position = before;
+    }
     if (status == NIS_OK) roll(session);
     leave(session, &e);
     return status;

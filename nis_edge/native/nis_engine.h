@@ -22,7 +22,7 @@ extern "C" {
 #define NIS_API __attribute__((visibility("default")))
 
 /* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
-#define NIS_ABI 4
+#define NIS_ABI 5
 NIS_API uint32_t nis_abi(void);
 
 typedef enum {
@@ -231,6 +231,12 @@ NIS_API void nis_sampler_free(nis_sampler *sampler);
  *      in the same order, the fewest whose weights sum up to top_p of all;
  *   5. sum * draw / 2^64 falls into one token's share, in ascending order of tokens. Draws count from 0. */
 NIS_API nis_status nis_sampler_choose(nis_sampler *sampler, const float *logits, const uint64_t *allowed,
+                                      const int32_t *recent, size_t recent_count, int32_t *token);
+/* Appends tokens and chooses the next one: what nis_session_forward and nis_sampler_choose without `allowed` would, usually
+ * for a fraction of the memory traffic. The output head is screened where the most likely tokens provably decide: at
+ * temperature 0, with top_k, and with min_p where few tokens pass it; top_p may come on top. Top-p alone and a penalty
+ * below 1 need all logits. A call that fails draws nothing. */
+NIS_API nis_status nis_session_choose(nis_session *session, const int32_t *tokens, size_t count, nis_sampler *sampler,
                                       const int32_t *recent, size_t recent_count, int32_t *token);
 /* Log-probability of a token under the plain logits, and the `count` most likely ones, best first. */
 NIS_API nis_status nis_sampler_log_probabilities(nis_sampler *sampler, const float *logits, int32_t token,
