@@ -79,7 +79,7 @@ def test_logits_that_differ_by_less_than_their_weights_choose_the_same(tmp_path:
     for name in ("embed", "head"):
         if name in tensors:
             rows = np.asarray(tensors[name]).copy()
-            steps = (1 + np.arange(40, dtype=np.float32) * np.float32(2**-22))[None, :, None]
+            steps = np.float32(1e-3) * (1 + np.arange(40, dtype=np.float32) * np.float32(2**-22))[None, :, None]
             rows[:] = (rows[::40, None, :] * steps).reshape(rows.shape)
             tensors[name] = rows
     write_package(tmp_path / "m.nis", manifest, tensors)
