@@ -34,6 +34,8 @@ class Bitmap:
         self._header = _HEADER.pack(MAGIC, block_bytes, length)
         if data[: _HEADER.size] == self._header and len(data) == _HEADER.size + len(self._bits):
             self._bits[:] = data[_HEADER.size :]
+            if self.count % 8:  # bits beyond the last block say nothing, whoever set them
+                self._bits[-1] &= (1 << self.count % 8) - 1
 
     @property
     def encoded_bytes(self) -> int:

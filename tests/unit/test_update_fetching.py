@@ -246,3 +246,11 @@ def test_a_download_keeps_to_its_rate(w: World) -> None:
     source = HttpSource(lambda: now[0], rate_bytes_per_s=10_000, sleep=sleep)
     source.fill(f"{w.web.url}/file", store.begin(sha(data), len(data)))
     assert 9.9 < sum(waits) < 10.1
+
+
+def test_bits_beyond_the_last_block_of_a_damaged_map_count_for_nothing() -> None:
+    length, block = 100_000, 16_384  # seven blocks: one bit of the byte is over
+    full = Bitmap(length, block)
+    damaged = Bitmap(length, block, full.encode()[:-1] + b"\xff")
+    assert damaged.held_bytes() == length
+    assert damaged.encode()[-1] == 0x7F
