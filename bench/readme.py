@@ -24,6 +24,7 @@ METRICS = ROOT / "models" / "nis-nano" / "metrics.json"
 
 JUDGES = {
     "model": "**nis-nano, the package as the device asks it**",
+    "without_model": "the package without its ternary model",
     "package_trees": "its trees alone, over evidence and meaning",
     "perceptron": "its perceptron alone, over evidence and meaning",
     "alone": "its ternary model alone",

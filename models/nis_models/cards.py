@@ -24,6 +24,7 @@ SOURCES = {
 }
 JUDGES = {
     "model": "**the package**",
+    "without_model": "the package without its ternary model",
     "package_trees": "its trees alone (evidence and meaning)",
     "perceptron": "its perceptron alone (evidence and meaning)",
     "alone": "its ternary model alone (tokens of evidence, and text)",
@@ -78,6 +79,7 @@ def write(package: Path, metrics: Path) -> str:
         _calibration(judges["model"]),
         _feeds(record.get("feeds")),
         _left_out(record.get("left_out")),
+        _ablation(judges),
         _gap(judges),
         _failure(judges),
         _reading(),
@@ -308,11 +310,31 @@ def _left_out(figures: dict[str, Any] | None) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _ablation(judges: dict[str, Any]) -> str:
+    """What the ternary model adds to the tables that travel with it."""
+    gain = judges.get("without_model", {}).get("all", {}).get("model_gains")
+    if gain is None or gain["ci95"] is None:
+        return ""
+    low, high = gain["ci95"]
+    if low > 0:
+        meaning = "it earns its place"
+    elif high < 0:
+        meaning = "it costs more than it brings"
+    else:
+        meaning = "no more than chance would give"
+    without = _interval(judges["without_model"]["all"]["balanced_accuracy"])
+    return (
+        "### What the ternary model adds\n\nTrees and perceptron weighed without it, on the same tune windows: "
+        f"{without}. With it the package has {gain['value']:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}], paired: {meaning}.\n"
+    )
+
+
 def _gap(judges: dict[str, Any]) -> str:
     if "float_twin" not in judges:
         return (
             "### Ternary and float\n\nThe gap to a float twin was not measured for this model: the twin's training was "
-            "not finished. `nis-models train --float-twin` trains it.\n"
+            "not finished. `nis-models train --float-twin` trains it, and goes on where it was stopped.\n"
         )
     mine, twin = (judges[name]["all"]["balanced_accuracy"] for name in ("alone", "float_twin"))
     return f"### Ternary and float\n\nThe ternary model alone {_interval(mine)}, its float twin {_interval(twin)}.\n"

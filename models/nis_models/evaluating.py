@@ -27,11 +27,12 @@ def evaluate_model(args: argparse.Namespace) -> int:
     from nis_models import data, evaluate, evidence_judges, export, judges
 
     items = {split: data.read(args.data, split) for split in data.SPLITS}
+    whole_tune = items["tune"]
     if args.limit is not None:
         items = {split: part if split == "train" else part[: args.limit] for split, part in items.items()}
     with Model.open(args.model) as model:
         print("judging by the package ...", flush=True)
-        judged = judges.parts(model, args.data, {split: items[split] for split in ("tune", "test")})
+        judged = judges.parts(model, args.data, {split: items[split] for split in ("tune", "test")}, whole_tune)
         numbers = judges.known_numbers(model, args.data, items)
         fixed = {"model": export.calibration_of(model.manifest)}
         for name in filter(None, args.baselines.split(",")):

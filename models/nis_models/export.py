@@ -173,7 +173,7 @@ def pack(
             parts = {**_table_scores(learned, tune), "model": alone}
             targets, counted = _targets(tune)
             weights = fusion.learn(parts, targets, counted)
-            fitted = evaluate.calibrate(fusion.across(parts, targets, counted), tune)
+            fitted = evaluate.calibrate(fusion.across(parts, targets, counted, [item.group for item in tune]), tune)
         shifts = np.array([scaling.shift for scaling in fitted.scalings], dtype=np.float32)
         if learned is not None and weights is not None:
             weights[:, -1] += shifts

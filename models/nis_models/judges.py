@@ -29,6 +29,8 @@ Judge = Callable[[Sequence[Item]], Array]
 BASELINE_ITEMS_MAX: Final = 10_000
 """Items a baseline learns from: more moves its figures by less than their intervals."""
 
+WITHOUT_MODEL: Final = "without_model"
+
 BASELINES: Final = ("majority", "length", "words", "evidence")
 
 
@@ -45,13 +47,16 @@ def packed(model: Model) -> Judge:
     return judge
 
 
-def parts(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]) -> dict[str, Judge]:
-    """The package and each of its judges alone, every window looked at once.
+def parts(
+    model: Model, folder: Path, sets: Mapping[str, Sequence[Item]], weighed_on: Sequence[Item]
+) -> dict[str, Judge]:
+    """The package, each of its judges alone, and its tables weighed without its model; every window looked at once.
 
     Args:
         model: an open package.
         folder: of the data set that the sets are the beginnings of.
         sets: split -> its items; the judges know only these very lists.
+        weighed_on: the whole tune split, whose beginning ``sets`` holds: what the package's own weights rest on.
     """
     raw = model.tables
     if raw is None:
@@ -60,7 +65,12 @@ def parts(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]) -> dic
     count = len(HEAD_OUTPUTS)
     weights = np.frombuffer(decoded.weights, dtype="<f4").reshape(count, 3 * count + 1)
     words, table = evidence_judges.unpacked_words(decoded)
-    seen: dict[str, dict[int, Array]] = {"model": {}, "alone": {}, "package_trees": {}, "perceptron": {}}
+    seen: dict[str, dict[int, Array]] = {
+        name: {} for name in ("model", "package_trees", "perceptron", "alone", WITHOUT_MODEL)
+    }
+    targets, counted = (np.array(column) for column in zip(*map(targets_of, weighed_on), strict=True))
+    tuned = evidence_judges.scores(decoded, *evidence_judges.kept_numbers(folder, "tune", weighed_on, words, table))
+    tables_only = fusion.learn(tuned, targets, counted)
     for split, items in sets.items():
         numbers, meant = evidence_judges.kept_numbers(folder, split, items, words, table)
         said = {**evidence_judges.scores(decoded, numbers, meant), "model": alone(model)(items)}
@@ -68,6 +78,11 @@ def parts(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]) -> dic
         seen["alone"][id(items)] = said["model"]
         seen["package_trees"][id(items)] = said["trees"]
         seen["perceptron"][id(items)] = said["perceptron"]
+        seen[WITHOUT_MODEL][id(items)] = (
+            fusion.across(tuned, targets, counted, [item.group for item in weighed_on])[: len(items)]
+            if split == "tune"
+            else fusion.fused({name: said[name] for name in tuned}, tables_only)
+        )
     return {name: lambda items, by_list=by_list: by_list[id(items)] for name, by_list in seen.items()}
 
 

@@ -64,6 +64,18 @@ def test_weighing_trusts_the_judge_that_is_right_and_not_the_one_that_is_noise()
     assert ((fused > 0) == (targets > 0)).mean() > 0.95
 
 
+def test_no_window_is_weighed_by_what_was_learned_from_its_own_group() -> None:
+    groups = [f"g{i % 40}" for i in range(400)]
+    targets = (RNG.random((400, 1)) < 0.5).astype(np.float64)
+    said = {"trees": (targets - 0.5) + RNG.normal(size=targets.shape)}
+    before = fusion.across(said, targets, np.ones_like(targets), groups)
+    own = np.array([group == "g7" for group in groups])
+    targets[own] = 1 - targets[own]
+    after = fusion.across(said, targets, np.ones_like(targets), groups)
+    assert np.array_equal(before[own], after[own]), "its group's truth does not move what is said of a window"
+    assert np.abs(before[~own] - after[~own]).max() > 0
+
+
 @pytest.fixture(scope="module")
 def series() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
