@@ -40,6 +40,8 @@ def numbers() -> str:
     """Everything under the README's heading Numbers."""
     parts = [model_part(json.loads(METRICS.read_text()))]
     parts += [device_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.bench.json"))]
+    parts += [monitor_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.monitor.json"))]
+    parts += [daemon_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.daemon.json"))]
     parts += [engine_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.engine.json"))]
     return "\n\n".join(parts)
 
@@ -102,6 +104,41 @@ def device_part(report: dict[str, Any], file: Path) -> str:
     # Why a gate could not be judged in one clause; the file names every source that was looked for.
     lines += [f"| {gate['name']} | {gate['verdict']} | {gate['reason'].split(': ')[0]} |" for gate in report["gates"]]
     return "\n".join(lines)
+
+
+def monitor_part(report: dict[str, Any], file: Path) -> str:
+    """One run of `python -m bench.monitor`."""
+    lines = [
+        f"**Judging a stream**: {report['rate_per_s']:g} events a second of {report['agents']} agents through the daemon's "
+        f"path, pinned to {report['cores']} core of {report['machine']['cpu_model']}, commit {report['commit'][:7]} "
+        f"(source: {link(file)}). *Assessed*: event in to the assessment that holds it; *model*: event in to the "
+        "model's answer on a window that holds it.",
+        "",
+        "| judge | assessed p50 / p99 ms | model p50 / p99 ms | windows | gate |",
+        "|---|---|---|---|---|",
+    ]
+    for result in report["results"]:
+        assessed, model = result["assessed_ms"], result["model_ms"]
+        answered = f"{model['p50_ms']:.1f} / {model['p99_ms']:.1f}" if model["n"] else "no model"
+        lines.append(
+            f"| {result['workload']} | {assessed['p50_ms']:.1f} / {assessed['p99_ms']:.1f} | {answered} "
+            f"| {result['answers']} answered, {result['windows_shed']} left out | {result['gate']} |"
+        )
+    return "\n".join(lines)
+
+
+def daemon_part(report: dict[str, Any], file: Path) -> str:
+    """One run of `python -m bench.daemon`."""
+    about = report["about"]
+    idle, demo, records = (report["results"][name] for name in ("idle", "demo", "records"))
+    return (
+        f"**What the daemon costs** on {about['machine']['cpu_model']}, commit {about['commit'][:7]} "
+        f"(source: {link(file)}): idle over {idle['minutes']:g} min {idle['rss_mb_without_package']:.0f} MB resident "
+        f"without the model's pages and {idle['cpu_percent_of_core']:.2f} % of a core; with the demo team over "
+        f"{demo['minutes']:g} min {demo['rss_mb_without_package']:.0f} MB and {demo['cpu_percent_of_core']:.1f} %; "
+        f"{records['delivered_per_second']:.0f} records a second, each on disk before it is sent, for "
+        f"{records['cpu_percent_of_core']:.1f} % of a core."
+    )
 
 
 def engine_part(report: dict[str, Any], file: Path) -> str:
