@@ -109,7 +109,7 @@ def device_part(report: dict[str, Any], file: Path) -> str:
 def monitor_part(report: dict[str, Any], file: Path) -> str:
     """One run of `python -m bench.monitor`."""
     lines = [
-        f"**Judging a stream**: {report['rate_per_s']:g} events a second of {report['agents']} agents through the daemon's "
+        f"**Judging a stream**: {report['rate_per_s']:g} events a second of {report['agents']} agents by the daemon's "
         f"path, pinned to {report['cores']} core of {report['machine']['cpu_model']}, commit {report['commit'][:7]} "
         f"(source: {link(file)}). *Assessed*: event in to the assessment that holds it; *model*: event in to the "
         "model's answer on a window that holds it.",
