@@ -337,7 +337,12 @@ def _gap(judges: dict[str, Any]) -> str:
             "not finished. `nis-models train --float-twin` trains it, and goes on where it was stopped.\n"
         )
     mine, twin = (judges[name]["all"]["balanced_accuracy"] for name in ("alone", "float_twin"))
-    return f"### Ternary and float\n\nThe ternary model alone {_interval(mine)}, its float twin {_interval(twin)}.\n"
+    gap = judges["float_twin"]["all"]["ternary_gains"]
+    return (
+        f"### Ternary and float\n\nThe ternary model alone {_interval(mine)}, its float twin {_interval(twin)}, which "
+        "went on without rounding from the step in which the model began to round, over as many windows: "
+        f"{gap['value']:+.3f} [{gap['ci95'][0]:+.3f}, {gap['ci95'][1]:+.3f}], paired. Both have seen few windows.\n"
+    )
 
 
 def _not_for() -> str:

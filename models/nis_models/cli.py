@@ -205,6 +205,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, default=None, help="only so many windows to tune and to test on")
     parser.add_argument(
+        "--float-twin",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="model.pt of a float twin, to set beside the model",
+    )
+    parser.add_argument("--tokenizer", type=Path, default=CACHE / "tokenizer.json", help="of the float twin")
+    parser.add_argument(
         "--traces",
         type=Path,
         nargs="+",

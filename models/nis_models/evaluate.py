@@ -138,6 +138,8 @@ def compare(
     if "model" in said:
         for name in report:
             report[name]["all"]["model_gains"] = _gain(said["model"], said[name], test)
+    if "alone" in said and "float_twin" in said:
+        report["float_twin"]["all"]["ternary_gains"] = _gain(said["alone"], said["float_twin"], test)
     return report
 
 

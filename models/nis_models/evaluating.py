@@ -35,6 +35,8 @@ def evaluate_model(args: argparse.Namespace) -> int:
         judged = judges.parts(model, args.data, {split: items[split] for split in ("tune", "test")}, whole_tune)
         numbers = judges.known_numbers(model, args.data, items)
         fixed = {"model": export.calibration_of(model.manifest)}
+        if args.float_twin is not None:
+            judged["float_twin"] = judges.checkpoint(args.float_twin, args.tokenizer, ternary=False)
         for name in filter(None, args.baselines.split(",")):
             if name not in (*judges.BASELINES, "trees"):
                 raise ConfigError(f"--baselines: {name!r} is none of {', '.join((*judges.BASELINES, 'trees'))}")

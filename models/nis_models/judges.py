@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nis_edge.errors import ConfigError
 from nis_edge.judgement import WindowReader
 from nis_edge.monitor import tables
 from nis_edge.monitor.labels import HEAD_OUTPUTS
@@ -112,8 +113,14 @@ def alone(model: Model) -> Judge:
     return judge
 
 
-def checkpoint(path: Path, tokenizer_path: Path) -> Judge:
-    """Weights of a training run, by torch."""
+def checkpoint(path: Path, tokenizer_path: Path, *, ternary: bool = True) -> Judge:
+    """Weights of a training run, by torch; a float twin's are not rounded.
+
+    Raises:
+        ConfigError: there are none; the operator trains first.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; it is the model.pt of a complete run of nis-models train")
     import torch
 
     from nis_models.model import NisNano, Shape
@@ -122,7 +129,7 @@ def checkpoint(path: Path, tokenizer_path: Path) -> Judge:
 
     state = torch.load(path, weights_only=True)
     shape = Shape(**state["shape"]) if "shape" in state else Shape()
-    model = NisNano(shape)
+    model = NisNano(shape, ternary=ternary)
     model.load_state_dict(state["model"])
     tokenizer = LearnedTokenizer.read(tokenizer_path)
 

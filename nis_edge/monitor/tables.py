@@ -144,17 +144,18 @@ class Forest:
             bool(((left > own) & (right > own) & (left < limit) & (right < limit))[inner].all()),
             "a tree's children do not stand behind their parent",
         )
-        self._missing = (feature & MISSING_LEFT) > 0
+        missing_left = (feature & MISSING_LEFT) > 0
         feature &= MISSING_LEFT - 1
         _demand(bool((feature < len(packed.features)).all()), "a tree looks at a number that is not listed")
-        self._feature = _places(packed.features, known)[feature]
+        # Numbers lie there twice: once with the unknown below all, once with it above all (see ``scores``).
+        self._looked = _places(packed.features, known)[feature] + np.where(missing_left, 0, len(known))
         index = np.arange(total)
-        self._left = np.where(leaf, index, start + left)
-        self._right = np.where(leaf, index, start + right)
+        to_left, to_right = np.where(leaf, index, start + left), np.where(leaf, index, start + right)
+        self._children = np.stack((to_right, to_left), axis=1).ravel()
         depth = np.zeros(total, dtype=np.int64)
         # Parents stand before their children: one pass is enough.
         for node in np.flatnonzero(inner):
-            depth[self._left[node]] = depth[self._right[node]] = depth[node] + 1
+            depth[to_left[node]] = depth[to_right[node]] = depth[node] + 1
         self._depth = int(depth.max(initial=0))
         ends = np.cumsum(trees.astype(np.int64))
         self._spans = list(zip((ends - trees).tolist(), ends.tolist(), strict=True))
@@ -163,11 +164,11 @@ class Forest:
         """The outputs' scores: float32 [outputs] of one vector float32 [known]."""
         at = self._roots
         unknown = np.isnan(numbers)
+        seen = np.concatenate((np.where(unknown, -np.inf, numbers), np.where(unknown, np.inf, numbers)))
         for _ in range(self._depth):
-            looked = self._feature[at]
-            goes_left = (numbers[looked] <= self._value[at]) | (unknown[looked] & self._missing[at])
-            at = np.where(goes_left, self._left[at], self._right[at])
-        leaves = self._value[at]
+            goes_left = seen.take(self._looked.take(at)) <= self._value.take(at)
+            at = self._children.take(2 * at + goes_left)
+        leaves = self._value.take(at)
         sums = [leaves[start:end].sum(dtype=np.float32) for start, end in self._spans]
         return self._base + np.array(sums, dtype=np.float32)
 
