@@ -552,6 +552,32 @@ static void check_best(nis_session *session, nis_session *plain, const char *isa
           (double)gap, token, found, truth);
 }
 
+/* Chosen through the screened head or from all logits: the same tokens, draw by draw. */
+static void check_choice(nis_session *session, nis_session *plain, const nis_model *model, const char *isa, int pattern,
+                         int32_t only) {
+    enum { VOCAB = 1501 };
+    static float logits[VOCAB];
+    const nis_sampling hows[] = {
+        {0.0f, 1.0f, 0.0f, 1.0f, 0, 1}, {0.8f, 1.0f, 0.0f, 1.0f, 40, 2}, {0.5f, 0.9f, 0.05f, 1.3f, 7, 3},
+    };
+    for (size_t h = 0; h < sizeof hows / sizeof *hows; h++) {
+        nis_sampler *ours, *theirs;
+        CHECK(nis_sampler_create(model, &hows[h], &ours) == NIS_OK, "sampler");
+        CHECK(nis_sampler_create(model, &hows[h], &theirs) == NIS_OK, "sampler");
+        for (int32_t i = 0; i < 5; i++) {
+            const int32_t token = only >= 0 ? only : i * 97 % VOCAB, recent[2] = {3, token};
+            int32_t chosen = -1, truth = -2;
+            CHECK(nis_session_rewind(session, 0) == NIS_OK && nis_session_rewind(plain, 0) == NIS_OK, "rewind");
+            CHECK(nis_session_choose(session, &token, 1, ours, recent, 2, &chosen) == NIS_OK, "choose");
+            CHECK(nis_session_forward(plain, &token, 1, NIS_LAST_LOGITS, logits) == NIS_OK, "forward");
+            CHECK(nis_sampler_choose(theirs, logits, NULL, recent, 2, &truth) == NIS_OK, "choose");
+            CHECK(chosen == truth, "%s, head pattern %d: chose %d, not %d", isa, pattern, chosen, truth);
+        }
+        nis_sampler_free(ours);
+        nis_sampler_free(theirs);
+    }
+}
+
 static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_pattern pattern, uint32_t threads, int hot,
                                nis_head_stats *total) {
     const recipe r = {"head", {328, 64, 1, 2, 1, 32, 1501, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, dtype, 0, {0}, 0};
@@ -576,6 +602,7 @@ static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_patte
         const float gap = i % 4 == 3 ? 0.5f * (float)i : i == 7 ? 0.0f : INFINITY;
         check_best(session, plain, isa, pattern, wanted[i], gap, misleading ? 5 : (int32_t)(i * 97 % 1501));
     }
+    check_choice(session, plain, model, isa, pattern, misleading ? 5 : -1);
     nis_head_stats stats;
     CHECK(nis_model_head_stats(model, &stats) == NIS_OK && stats.evaluations > 0, "statistics");
     CHECK(stats.rows_screened > 0, "the screen was not used");
