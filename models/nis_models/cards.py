@@ -333,8 +333,8 @@ def _ablation(judges: dict[str, Any]) -> str:
 def _gap(judges: dict[str, Any]) -> str:
     if "float_twin" not in judges:
         return (
-            "### Ternary and float\n\nThe gap to a float twin was not measured for this model: the twin's training was "
-            "not finished. `nis-models train --float-twin` trains it, and goes on where it was stopped.\n"
+            "### Ternary and float\n\nThe gap to a float twin was not measured for this model. `nis-models train "
+            "--float-twin` trains the twin, `nis-models evaluate --float-twin` scores it.\n"
         )
     mine, twin = (judges[name]["all"]["balanced_accuracy"] for name in ("alone", "float_twin"))
     gap = judges["float_twin"]["all"]["ternary_gains"]
