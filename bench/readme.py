@@ -28,6 +28,7 @@ JUDGES = {
     "package_trees": "its trees alone, over evidence and meaning",
     "perceptron": "its perceptron alone, over evidence and meaning",
     "alone": "its ternary model alone",
+    "float_twin": "the float twin of its ternary model, alone",
     "majority": "always the most frequent class",
     "length": "length of the texts alone",
     "words": "TF-IDF and logistic regression",
