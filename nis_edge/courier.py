@@ -194,12 +194,13 @@ class Courier:
         under_way: dict[int, UnderWay] = {}
         told: set[str] = set()
         try:
+            # Before the birth: a broker takes packets in order, so whoever hears that we are online is heard by us.
+            for subscription in self._subscriptions():
+                connection.subscribe_nowait(subscription)
             for message in self._greet(sessions):
                 while len(under_way) >= connection.window:
                     await self._acknowledged(connection, under_way, 1.0, told)
                 under_way[connection.publish_nowait(message)] = _Sent(message, False)
-            for subscription in self._subscriptions():
-                connection.subscribe_nowait(subscription)
             self._stale_topics = set(self._states)
             ahead = _Ahead()
             while not self._reconfigured.is_set():

@@ -34,6 +34,11 @@ def asker(mosquitto: Mosquitto) -> Iterator[Subscriber]:
 def connected(folder: Path, port: int, more: str = "") -> DaemonProcess:
     daemon = DaemonProcess(folder, config(port, more)).start()
     daemon.wait(lambda: daemon.status()["broker"]["connected"], "connected")
+    boot_id = daemon.status()["boot_id"]
+    seen = Subscriber(port, f"{PREFIX}/status", "looks-for-the-birth")
+    # It subscribes before it says that it is online: a command sent from now on is heard.
+    seen.wait(lambda: seen.json(f"{PREFIX}/status").get("boot_id") == boot_id, "the daemon says it is online")
+    seen.close()
     return daemon
 
 
