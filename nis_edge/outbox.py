@@ -15,7 +15,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from nis_edge.adapters.spool import CLASSES, Class, Record, Spool, SpoolCounts, SpoolDamagedError
+from nis_edge.adapters.spool import (
+    CLASSES,
+    COMMIT_BYTES_MAX,
+    ROW_OVERHEAD_BYTES,
+    Class,
+    Record,
+    Spool,
+    SpoolCounts,
+    SpoolDamagedError,
+)
 from nis_edge.clock import Clock
 from nis_edge.errors import DeviceError
 from nis_edge.limits import SPOOL_PENDING_BYTES_MAX, SPOOL_RECORD_BYTES_MAX
@@ -69,16 +78,21 @@ class _Waiting:
         self._next += 1
         self.size += len(record.payload)
 
-    def take_all(self) -> list[Record]:
-        taken = list(self._records.values())
-        self._records.clear()
-        for tickets in self._tickets.values():
-            tickets.clear()
-        self.size = 0
+    def take(self, bytes_max: float = float("inf")) -> list[Record]:
+        """The oldest, at least one, until their rows fill so many bytes."""
+        taken: list[Record] = []
+        size = 0
+        while self._records and size < bytes_max:
+            ticket = next(iter(self._records))
+            record = self._records.pop(ticket)
+            self._tickets[record.kind].popleft()  # the oldest of all is the oldest of its class
+            self.size -= len(record.payload)
+            size += len(record.payload) + ROW_OVERHEAD_BYTES
+            taken.append(record)
         return taken
 
     def put_back(self, taken: list[Record]) -> None:
-        later = self.take_all()
+        later = self.take()
         for record in (*taken, *later):
             self.put(record)
 
@@ -246,7 +260,9 @@ class Outbox:
         self._urgent.clear()
         if not (len(self._waiting) or self._delivered or self._refused or any(self._lost.values())):
             return True
-        add, delivered, refused = self._waiting.take_all(), set(self._delivered), dict(self._refused)
+        add, delivered, refused = self._waiting.take(COMMIT_BYTES_MAX), set(self._delivered), dict(self._refused)
+        if len(self._waiting):
+            self._wake.set()
         lost = dict(self._lost)
         try:
             kept = await self._call(spool.commit, add, delivered, list(refused.items()), lost)
@@ -290,8 +306,8 @@ class Outbox:
                 self._spool, _ = await self._call(self._open_spool)
             except DeviceError as error:
                 self._fail(error)
-        if self._spool is not None:
-            await self._write(self._spool)
+        while self._spool is not None and await self._write(self._spool) and len(self._waiting):
+            pass
         if self._spool is not None:
             self.counts()
             await self._call(self._spool.close)

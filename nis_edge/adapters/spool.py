@@ -52,12 +52,17 @@ CREATE TABLE dropped (class INTEGER PRIMARY KEY, records INTEGER NOT NULL);
 
 # Beside its payload a row costs its columns, its index entry and its share of half-empty pages. Counting this for each
 # row keeps the file near the cap instead of twice as large when records are small.
-_ROW_OVERHEAD_BYTES: Final = 256
+ROW_OVERHEAD_BYTES: Final = 256
 
 
-_RESERVE_BYTES: Final = 512 * KIB
-"""Deleting ``_SHRINK_ROWS`` rows rewrites at most as many pages of 4 KiB, some more for the index, and the log's
-head."""
+COMMIT_BYTES_MAX: Final = 192 * KIB
+"""Of rows added by one transaction; with the log's own bound it bounds what the file may have to grow by."""
+
+_LOG_PAGES: Final = 64
+"""A checkpoint each 256 KiB keeps the log small on a small card."""
+
+_RESERVE_BYTES: Final = 768 * KIB
+"""Folding the log into the file may need ``_LOG_PAGES`` of 4 KiB, the last transaction beside them, and the index."""
 
 _SHRINK_ROWS: Final = 64
 
@@ -197,12 +202,19 @@ class Spool:
     def _shrink(self, delivered: list[int], refused: list[tuple[int, str]]) -> None:
         """Let go of what is done with, on the reserve; the records to be added then find the room at the next try."""
         self._reserve.release()
+        # The log first: folding it into the file is what the reserve is large enough for, and empties the log.
+        self._fold()
         for first in range(0, len(delivered) + 1, _SHRINK_ROWS):
             last = first + _SHRINK_ROWS > len(delivered)
             with contextlib.suppress(sqlite3.Error):
                 self._commit((), delivered[first : first + _SHRINK_ROWS], refused if last else [], {})
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._fold()
         self._reserve.hold()
+
+    def _fold(self) -> None:
+        """Write the log into the file and cut it to nothing, as far as the disk allows."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def expire(self, now: float) -> int:
         """Drop what is past its time, and count it.
@@ -264,8 +276,7 @@ class Spool:
 
     def close(self) -> None:
         """Fold the log into the file and close. Never raises: what is committed is safe without it."""
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._fold()
         self._db.close()
         self._reserve.release()
 
@@ -318,7 +329,7 @@ class Spool:
                 (first, last),
             ).fetchall():
                 self._tally.records[CLASSES[rank]] -= records
-                self._tally.bytes_used -= size + records * _ROW_OVERHEAD_BYTES
+                self._tally.bytes_used -= size + records * ROW_OVERHEAD_BYTES
             self._db.execute("DELETE FROM record WHERE seq BETWEEN ? AND ?", (first, last))
 
     def _delete(self, seqs: Iterable[int], *, dropped: bool = False) -> None:
@@ -330,7 +341,7 @@ class Spool:
                 continue
             kind = CLASSES[row[0]]
             self._tally.records[kind] -= 1
-            self._tally.bytes_used -= row[1] + _ROW_OVERHEAD_BYTES
+            self._tally.bytes_used -= row[1] + ROW_OVERHEAD_BYTES
             self._tally.dropped[kind] += dropped
 
     def _park(self, seq: int, reason: str) -> None:
@@ -397,7 +408,7 @@ def _is_full(error: sqlite3.Error) -> bool:
 
 
 def _size(record: Record) -> int:
-    return len(record.payload) + _ROW_OVERHEAD_BYTES
+    return len(record.payload) + ROW_OVERHEAD_BYTES
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -424,9 +435,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        # A checkpoint each MiB keeps the log small on a small card.
-        connection.execute("PRAGMA wal_autocheckpoint = 256")
-        connection.execute("PRAGMA journal_size_limit = 1048576")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {4 * _LOG_PAGES * KIB}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
@@ -447,7 +457,7 @@ def _read_tally(connection: sqlite3.Connection) -> _Tally:
         "SELECT class, count(*), sum(length(payload)) FROM record GROUP BY class"
     ):
         tally.records[_class_of(rank)] = records
-        tally.bytes_used += size + records * _ROW_OVERHEAD_BYTES
+        tally.bytes_used += size + records * ROW_OVERHEAD_BYTES
     for rank, records in connection.execute("SELECT class, records FROM dropped"):
         tally.dropped[_class_of(rank)] = records
     tally.parked = connection.execute("SELECT count(*) FROM parked").fetchone()[0]
