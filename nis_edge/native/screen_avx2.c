@@ -15,17 +15,10 @@
 
 enum { ROWS_IN_FLIGHT = 4, PREFETCH_BYTES = 2048 };
 
-ALWAYS_INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+#include "screen_lanes_avx2.h"
 
 ALWAYS_INLINE __m256i widen(__m256i sum_i32x8, __m256i sum_i16x16) {
     return _mm256_add_epi32(sum_i32x8, _mm256_madd_epi16(sum_i16x16, _mm256_set1_epi16(1)));
-}
-
-ALWAYS_INLINE int32_t sum_of(__m256i sum_i32x8) {
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum_i32x8), _mm256_extracti128_si256(sum_i32x8, 1));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-    return _mm_cvtsi128_si32(four);
 }
 
 /* `count` rows (a compile-time constant) meet the same activations. */
@@ -65,14 +58,7 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
     for (size_t r = 0; r < count; r++) dots[r] = sum_of(sum_i32x8[r]);
 }
 
-static void nibbles(const uint8_t *codes, size_t rows, size_t groups, const int8_t *activations, int32_t *dots) {
-    const size_t row_bytes = groups * NIS_SCREEN_NIBBLE_BYTES;
-    size_t row = 0;
-    for (; row + ROWS_IN_FLIGHT <= rows; row += ROWS_IN_FLIGHT) {
-        rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, ROWS_IN_FLIGHT);
-    }
-    for (; row < rows; row++) rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, 1);
-}
+#include "screen_rows.h"
 
 static int32_t bits(const uint8_t *bits, size_t groups, const int8_t *activations) {
     const __m256i one = _mm256_set1_epi8(1);

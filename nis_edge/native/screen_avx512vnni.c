@@ -56,14 +56,7 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
     }
 }
 
-static void nibbles(const uint8_t *codes, size_t rows, size_t groups, const int8_t *activations, int32_t *dots) {
-    const size_t row_bytes = groups * NIS_SCREEN_NIBBLE_BYTES;
-    size_t row = 0;
-    for (; row + ROWS_IN_FLIGHT <= rows; row += ROWS_IN_FLIGHT) {
-        rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, ROWS_IN_FLIGHT);
-    }
-    for (; row < rows; row++) rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, 1);
-}
+#include "screen_rows.h"
 
 /* The 32 bytes stand in both halves of a register, one bit in the lower, the next in the upper: 64 columns in order. */
 static int32_t bits(const uint8_t *bits, size_t groups, const int8_t *activations) {

@@ -37,14 +37,7 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
     for (size_t r = 0; r < count; r++) dots[r] = vaddvq_s32(sum_i32x4[r]);
 }
 
-static void nibbles(const uint8_t *codes, size_t rows, size_t groups, const int8_t *activations, int32_t *dots) {
-    const size_t row_bytes = groups * NIS_SCREEN_NIBBLE_BYTES;
-    size_t row = 0;
-    for (; row + ROWS_IN_FLIGHT <= rows; row += ROWS_IN_FLIGHT) {
-        rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, ROWS_IN_FLIGHT);
-    }
-    for (; row < rows; row++) rows_in_flight(codes + row * row_bytes, groups, activations, dots + row, 1);
-}
+#include "screen_rows.h"
 
 static int32_t bits(const uint8_t *bits, size_t groups, const int8_t *activations) {
     const uint8x16_t one = vdupq_n_u8(1);
