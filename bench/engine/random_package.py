@@ -37,6 +37,18 @@ def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
         licence="Apache-2.0",
         lineage={"weights": "random, for speed only"},
     )
+    write_package(path, manifest, random_tensors(manifest, rng))
+
+
+def random_tensors(manifest: Manifest, rng: np.random.Generator, embed_scale: float = 1.0) -> dict[str, Source]:
+    """Random weights for a manifest; norms are ones, and what is no weight is left out for the caller to add.
+
+    Args:
+        manifest: every dimension a multiple of the layout's block.
+        rng: draws them.
+        embed_scale: standard deviation of the embedding, and of task heads' projections.
+    """
+    shape = manifest.architecture
     tensors: dict[str, Source] = {}
     for spec in tensor_table(manifest):
         if spec.matrix:
@@ -45,7 +57,9 @@ def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
             columns = shape.ffn if ".down." in spec.name else shape.hidden
             tensors[spec.name] = np.array([(1.5 / columns) ** 0.5], dtype=np.float32)
         elif spec.name == "embed":
-            tensors[spec.name] = rng.standard_normal(spec.shape, dtype=np.float32).astype(np.float16)
-        else:
+            tensors[spec.name] = (embed_scale * rng.standard_normal(spec.shape, dtype=np.float32)).astype(np.float16)
+        elif spec.name.endswith(".projection"):
+            tensors[spec.name] = embed_scale * rng.standard_normal(spec.shape, dtype=np.float32)
+        elif spec.name != "tokenizer":
             tensors[spec.name] = np.ones(spec.shape, dtype=np.float32)
-    write_package(path, manifest, tensors)
+    return tensors

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.engine.random_codes import random_code_bytes
+from bench.engine.random_package import random_tensors
 from bench.engine.shapes import SHAPES
 from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS
-from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TaskHead, tensor_table
+from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, TaskHead
 from nis_edge.pack.reader import open_package
-from nis_edge.pack.writer import Source, write_package
+from nis_edge.pack.writer import write_package
 
 HEAD_LAYERS = 3
 """Layers of the consciousness head in the founding plan (design, monitor section 6)."""
@@ -45,19 +45,5 @@ def write_random_judge(path: Path, trained: Path, seed: int = 0) -> None:
         )  # fmt: skip
     finally:
         source.close()
-    tensors: dict[str, Source] = {}
-    for spec in tensor_table(manifest):
-        if spec.matrix:
-            tensors[spec.name] = random_code_bytes(rng, spec.shape)
-        elif spec.name.endswith(".scale"):
-            columns = shape.ffn if ".down." in spec.name else shape.hidden
-            tensors[spec.name] = np.array([(1.5 / columns) ** 0.5], dtype=np.float32)
-        elif spec.name == "tokenizer":
-            tensors[spec.name] = tokenizer
-        elif spec.name == "embed":
-            tensors[spec.name] = (0.02 * rng.standard_normal(spec.shape, dtype=np.float32)).astype(np.float16)
-        elif spec.name.endswith(".projection"):
-            tensors[spec.name] = 0.02 * rng.standard_normal(spec.shape, dtype=np.float32)
-        else:
-            tensors[spec.name] = np.ones(spec.shape, dtype=np.float32)
+    tensors = {**random_tensors(manifest, rng, embed_scale=0.02), "tokenizer": tokenizer}
     write_package(path, manifest, tensors)

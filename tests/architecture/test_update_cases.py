@@ -56,7 +56,7 @@ CASES = {
 }
 
 
-def tests_by_case() -> dict[int, list[str]]:
+def names_by_case() -> dict[int, list[str]]:
     """Every test whose name carries numbers, by number."""
     found: dict[int, list[str]] = defaultdict(list)
     for path in sorted(TESTS.rglob("test_*.py")):
@@ -68,7 +68,7 @@ def tests_by_case() -> dict[int, list[str]]:
 
 
 def test_every_case_of_the_update_design_has_a_test_that_carries_its_number() -> None:
-    found = tests_by_case()
+    found = names_by_case()
     assert [number for number in CASES if not found[number]] == []
     assert set(found) <= set(CASES)
     assert set(CASES) == set(range(1, 44))

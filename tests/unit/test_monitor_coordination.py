@@ -18,43 +18,23 @@ from nis_edge.monitor.coordination import (
     waits_after,
 )
 from nis_edge.monitor.explain import coordination_lines
-from nis_edge.monitor.machine import AgentEvents, Cleared, Emit, Raised, Tick, step
-from nis_edge.monitor.state import MonitorState, Wait
-from nis_edge.wire.messages import AgentEvent, Assessment, Coordination, Finding
+from nis_edge.monitor.machine import Tick
+from nis_edge.monitor.state import Wait
+from nis_edge.wire.messages import AgentEvent, Coordination
+from tests.support.desk import Desk
 
-START = 1_800_000_000.0
 
-
-class Desk:
-    """A monitor, events one by one, a tick a second."""
-
-    def __init__(self) -> None:
-        self.state, self.now, self.count = MonitorState(), START, 0
-        self.raised: list[Finding] = []
-        self.cleared: list[Finding] = []
-        self.last: Assessment | None = None
-
-    def _put(self, *inputs: Any) -> None:
-        self.state, effects = step(self.state, inputs, self.now)
-        for effect in effects:
-            if isinstance(effect, Raised):
-                self.raised.append(effect.finding)
-            elif isinstance(effect, Cleared):
-                self.cleared.append(effect.finding)
-            elif isinstance(effect, Emit):
-                self.last = effect.assessment
+class TeamDesk(Desk):
+    """Events one by one, a tick a second."""
 
     def say(self, agent: str, kind: str = "message", **fields: Any) -> None:
-        self.count += 1
-        fields.setdefault("text", f"words number {self.count} of {agent}")
-        event = AgentEvent(id=f"e{self.count}", ts=self.now, agent=agent, kind=kind, **fields)  # type: ignore[arg-type]
-        self._put(AgentEvents((event,)))
+        self.put_event(agent, kind, **{"text": f"words number {self.count + 1} of {agent}", **fields})
 
     def wait(self, seconds: float) -> None:
         until = self.now + seconds
         while self.now < until:
             self.now += 1.0
-            self._put(Tick())
+            self.put(Tick())
 
     @property
     def advice(self) -> Coordination:
@@ -62,7 +42,7 @@ class Desk:
 
 
 def test_agents_that_ask_each_other_and_do_nothing_since_are_a_deadlock_with_its_evidence() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     desk.say("a", to="b", correlation="1")
     desk.say("b", to="c", correlation="2")
     desk.say("c", to="a", correlation="3")
@@ -79,7 +59,7 @@ def test_agents_that_ask_each_other_and_do_nothing_since_are_a_deadlock_with_its
 
 
 def test_agents_that_say_whom_they_wait_for_are_believed_until_they_do_something_else() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     desk.say("a", data={"waits_for": "b"})
     desk.say("b", data={"waits_for": ["c", "a"]})
     desk.wait(DEADLOCK_S + 2)
@@ -92,7 +72,7 @@ def test_agents_that_say_whom_they_wait_for_are_believed_until_they_do_something
 
 @pytest.mark.parametrize("answer", ["by correlation", "to the asker", "the asker works on", "still young"])
 def test_what_looks_like_a_deadlock_and_is_none(answer: str) -> None:
-    desk = Desk()
+    desk = TeamDesk()
     desk.say("a", to="b", correlation="1")
     desk.say("b", to="a", correlation="2")
     desk.wait(5)
@@ -107,7 +87,7 @@ def test_what_looks_like_a_deadlock_and_is_none(answer: str) -> None:
 
 
 def test_heartbeats_of_a_blocked_agent_are_no_doing() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     desk.say("a", to="b", correlation="1")
     desk.say("b", to="a", correlation="2")
     for _ in range(4):
@@ -118,7 +98,7 @@ def test_heartbeats_of_a_blocked_agent_are_no_doing() -> None:
 
 
 def test_waiting_for_one_that_left_is_told() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     desk.say("b")
     desk.say("a", to="b", correlation="1")
     desk.say("b", "lifecycle", text="stopped")
@@ -145,7 +125,7 @@ def test_every_ring_of_random_graphs_is_found_once_and_nothing_else() -> None:
 
 
 def test_load_is_told_in_fair_shares_with_its_interval_or_not_at_all() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     for index in range(LOAD_EVENTS_MIN - 1):
         desk.say("a" if index % 4 else "b")
     assert desk.advice.load.value is None and "needs two agents" in (desk.advice.load.reason or "")
@@ -158,7 +138,7 @@ def test_load_is_told_in_fair_shares_with_its_interval_or_not_at_all() -> None:
 
 
 def test_the_next_task_goes_to_the_surest_free_agent_by_tool() -> None:
-    desk = Desk()
+    desk = TeamDesk()
 
     def works(agent: str, tool: str, good: int, bad: int) -> None:
         for index in range(good + bad):
@@ -196,7 +176,7 @@ def test_waits_are_bounded_and_hostile_ones_are_passed_over() -> None:
 
 
 def test_the_advice_is_told_in_lines_that_cannot_control_a_terminal() -> None:
-    desk = Desk()
+    desk = TeamDesk()
     evil = "b\x1b[2J"
     desk.say("a", to=evil, correlation="1")
     desk.say(evil, to="a", correlation="2")

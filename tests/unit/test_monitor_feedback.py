@@ -10,9 +10,7 @@ from nis_edge.monitor.feedback import SHIFT_MAX, Feedback, corrected, learned
 from nis_edge.monitor.machine import (
     FLAP_TIMES,
     LATCH_S,
-    AgentEvents,
     Cleared,
-    Emit,
     ForgetFeedback,
     JudgeChanged,
     ModelAnswers,
@@ -23,38 +21,22 @@ from nis_edge.monitor.machine import (
     step,
 )
 from nis_edge.monitor.state import Judge, MonitorState
-from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Reading
+from nis_edge.wire.messages import ModelAnswer, Reading
+from tests.support.desk import START, Desk
 
 JUDGE = Judge(model="m 1", thresholds={"goal_drift": 0.5}, temperatures={"goal_drift": 1.0}, decides=True)
-START = 1_800_000_000.0
 
 
-class Desk:
-    """A monitor with a model whose answer the test gives."""
+class ModelDesk(Desk):
+    """With a model whose answer the test gives."""
 
     def __init__(self) -> None:
-        self.state, self.now, self.count = MonitorState(), START, 0
-        self.raised: list[Finding] = []
-        self.cleared: list[Finding] = []
+        super().__init__()
         self.put(JudgeChanged(JUDGE))
 
-    def put(self, *inputs: Any) -> None:
-        self.state, effects = step(self.state, inputs, self.now)
-        for effect in effects:
-            if isinstance(effect, Raised):
-                self.raised.append(effect.finding)
-            elif isinstance(effect, Cleared):
-                self.cleared.append(effect.finding)
-            elif isinstance(effect, Emit):
-                self.last: Assessment = effect.assessment
-
     def event(self, agent: str = "a", kind: str = "message", **fields: Any) -> str:
-        self.count += 1
         self.now += 0.5
-        fields.setdefault("text", f"words {self.count * 17}")
-        event = AgentEvent(id=f"e{self.count}", ts=self.now, agent=agent, kind=kind, **fields)  # type: ignore[arg-type]
-        self.put(AgentEvents((event,)))
-        return event.id
+        return self.put_event(agent, kind, **{"text": f"words {(self.count + 1) * 17}", **fields})
 
     def answer(self, drift: float, failure: float = 0.3) -> None:
         assert self.state.pending is not None
@@ -98,7 +80,7 @@ def test_verdicts_that_agree_with_the_probabilities_move_next_to_nothing() -> No
 
 
 def test_an_operator_who_calls_findings_false_is_heard_by_the_model_and_can_take_it_back() -> None:
-    desk = Desk()
+    desk = ModelDesk()
     for _ in range(2):
         desk.round(0.62)
     assert desk.last.status == "degraded" and desk.last.findings[0].confidence == 0.62
@@ -117,7 +99,7 @@ def test_an_operator_who_calls_findings_false_is_heard_by_the_model_and_can_take
 
 
 def test_another_model_starts_without_what_was_learned_of_the_one_before() -> None:
-    desk = Desk()
+    desk = ModelDesk()
     desk.round(0.9)
     desk.put(OperatorVerdict("goal_drift", right=False))
     desk.put(JudgeChanged(JUDGE))
@@ -125,7 +107,7 @@ def test_another_model_starts_without_what_was_learned_of_the_one_before() -> No
 
 
 def test_a_false_alarm_of_a_rule_becomes_a_hint_until_it_ends_and_an_alert_again_when_graver_or_called_right() -> None:
-    desk = Desk()
+    desk = ModelDesk()
     desk.look()
     assert desk.last.status == "degraded"
     desk.put(OperatorVerdict("looping", right=False, agents=("somebody else",)))
@@ -147,7 +129,7 @@ def test_a_false_alarm_of_a_rule_becomes_a_hint_until_it_ends_and_an_alert_again
 
 
 def test_no_event_of_an_agent_is_an_operators_verdict() -> None:
-    desk = Desk()
+    desk = ModelDesk()
     desk.look()
     for agent in ("operator", "user", "monitor"):
         desk.event(agent, "outcome", outcome=False, outcome_of="looping", text="false alarm: looping b")
@@ -158,7 +140,7 @@ def test_no_event_of_an_agent_is_an_operators_verdict() -> None:
 
 
 def test_the_outcome_of_a_run_corrects_the_probability_of_failure_once_for_each_goal() -> None:
-    desk = Desk()
+    desk = ModelDesk()
     for number in range(8):
         goal = desk.event("user", "goal", text=f"task {number}")
         desk.answer(0.1, failure=0.8)
