@@ -131,6 +131,18 @@ def of(found: Iterable[Found], *dimensions: Dimension) -> list[Found]:
     return [one for one in found if one.dimension in dimensions]
 
 
+_WORDS: Final = frozenset({"d", "1", "a", "in"})
+"""Units of physics/units.py that stand for words, or for nothing, in a sentence."""
+
+
+def _is_unit(written: str) -> bool:
+    try:
+        unit_of(written)
+    except EventFormatError:
+        return False
+    return True
+
+
 def _unit_at(line: str, at: int) -> tuple[str | None, int]:
     """The longest known unit that stands at a place, and where it ends."""
     match = _UNIT.match(line, at)
@@ -138,14 +150,8 @@ def _unit_at(line: str, at: int) -> tuple[str | None, int]:
     while written:
         # "A" as an article, "a", "s" of a plural: what a word goes on from is no unit.
         tail = line[at + (match.start(1) - at if match else 0) + len(written) :]
-        if not tail[:1].isalpha():
-            try:
-                unit_of(written)
-            except EventFormatError:
-                pass
-            else:
-                if written not in ("d", "1") and written not in ("a", "in"):
-                    return written, (match.start(1) if match else at) + len(written)
+        if not tail[:1].isalpha() and written not in _WORDS and _is_unit(written):
+            return written, (match.start(1) if match else at) + len(written)
         shorter = re.sub(r"(?:[\s/·*(]+[^\s/·*(]*|[^\s/·*(]*)\Z", "", written)
         if shorter == written:
             break
