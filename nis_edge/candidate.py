@@ -1,6 +1,6 @@
 """The candidate in a process of its own, judging what the running model judges: `python -m nis_edge.candidate PKG`.
 
-One JSON object a line: in `{"id", "pieces"}`, out `{"id", "answer"}` or `{"id", "error"}`. It limits itself before it
+One JSON object a line: in `{"id", "window"}`, out `{"id", "answer"}` or `{"id", "error"}`. It limits itself before it
 touches the package and gives way to everything else on the machine. A crash ends this process and nothing else.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from nis_edge.clock import SystemClock
 from nis_edge.errors import NisEdgeError
 from nis_edge.judgement import PromptJudge
 from nis_edge.limits import UPDATE_SHADOW_LINE_BYTES_MAX
-from nis_edge.monitor.window import Prompt, Special, Text
+from nis_edge.monitor.context import Window
 from nis_edge.selftest import limit_this_process
 from nis_edge.wire.messages import ModelAnswer
 
@@ -25,10 +25,10 @@ NICENESS: Final = 10
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One prompt; a piece is [text, most tokens] or [name of a special token]."""
+    """One window, numbered."""
 
     id: int
-    pieces: list[list[Any]]
+    window: Window
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,16 +39,9 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-def question_of(number: int, prompt: Prompt) -> bytes:
-    """A prompt as a line for the process."""
-    pieces = [[p.text, p.max_tokens] if isinstance(p, Text) else [p.name] for p in prompt.pieces]
-    return msgspec.json.encode(Question(number, pieces)) + b"\n"
-
-
-def prompt_of(question: Question) -> Prompt:
-    """The prompt a line stands for."""
-    pieces = [Text(*piece) if len(piece) == 2 else Special(*piece) for piece in question.pieces]
-    return Prompt(tuple(pieces), 0)
+def question_of(number: int, window: Window) -> bytes:
+    """A window as a line for the process."""
+    return msgspec.json.encode(Question(number, window)) + b"\n"
 
 
 def main() -> int:
@@ -65,7 +58,7 @@ def main() -> int:
     for line in iter(lambda: sys.stdin.buffer.readline(UPDATE_SHADOW_LINE_BYTES_MAX), b""):
         question = msgspec.json.decode(line, type=Question)
         try:
-            _say(Reply(question.id, judge.answer(prompt_of(question))))
+            _say(Reply(question.id, judge.answer_window(question.window)))
         except NisEdgeError as error:
             _say(Reply(question.id, error=" ".join(str(error).split())[:300]))
     return 0

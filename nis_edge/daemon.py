@@ -579,7 +579,7 @@ class Daemon:
 
     def _ask(self, question: Any) -> None:
         if self._understudy.is_watching:
-            self._understudy.see_question(question.id, question.prompt)
+            self._understudy.see_question(question.id, question.window)
         self.engine.ask(question)
 
     def _answered(self, news: ModelAnswers | JudgeChanged) -> None:

@@ -1,4 +1,4 @@
-"""A package's model as the monitor's second judge: prompts in, answers out.
+"""A package's model as the monitor's second judge: windows in, answers out.
 
 The daemon's worker thread and the replay of recordings share this one definition, so that a recording is judged by
 exactly what runs on the device. Consecutive windows share their beginning; the session keeps what it has computed of
@@ -108,7 +108,7 @@ class WindowReader:
 
 
 class PromptJudge:
-    """One open model that answers prompts, one at a time.
+    """One open package that judges windows, one at a time.
 
     Args:
         path: a model package with a tokenizer and the task head for findings.
@@ -134,15 +134,6 @@ class PromptJudge:
         """The open model, for what can be said about it."""
         return self._model
 
-    def answer(self, prompt: Prompt) -> ModelAnswer:
-        """Put one prompt to the model alone.
-
-        Raises:
-            ModelError: the model gave no usable answer; the next prompt may be put all the same.
-        """
-        started = self._clock.monotonic() if self._clock else 0.0
-        return self._answer(self._reader.raw(prompt), started)
-
     def answer_window(self, window: Window) -> ModelAnswer:
         """Judge one window: by the model, and by the package's tables where it has some.
 
@@ -152,10 +143,7 @@ class PromptJudge:
             ModelError: the model gave no usable answer; the next window may be put all the same.
         """
         started = self._clock.monotonic() if self._clock else 0.0
-        return self._answer(self._reader.raw_of(window), started)
-
-    def _answer(self, said: tuple[list[float], int], started: float) -> ModelAnswer:
-        raw, count = said
+        raw, count = self._reader.raw_of(window)
         latency_ms = (self._clock.monotonic() - started) * 1e3 if self._clock else None
         return answer_of(self.judge, self._reader.outputs, raw, tokens=count, latency_ms=latency_ms)
 

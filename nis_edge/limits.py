@@ -367,8 +367,9 @@ UPDATE_AUDIT_BYTES_MAX: Final = 256 * KIB
 UPDATE_AUDIT_SEGMENTS: Final = 3
 """The trail: the present segment and three older ones, about 3000 entries; years of a quiet device."""
 
-UPDATE_SHADOW_LINE_BYTES_MAX: Final = 256 * KIB
-"""One question to a candidate that judges beside the running model; a prompt is a few KiB."""
+UPDATE_SHADOW_LINE_BYTES_MAX: Final = 2 * MIB
+"""One window to a candidate that judges beside the running model: its events' texts and a goal, escaped; mostly a few
+KiB."""
 
 UPDATE_MEMORY_SLACK_BYTES: Final = 64 * MIB
 """Memory left free beside two models; with less the running one is unloaded for the self-test, and that is said."""

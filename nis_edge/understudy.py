@@ -17,7 +17,7 @@ import msgspec
 
 from nis_edge.candidate import Reply, question_of
 from nis_edge.limits import UPDATE_SHADOW_LINE_BYTES_MAX
-from nis_edge.monitor.window import Prompt
+from nis_edge.monitor.context import Window
 from nis_edge.update.journal import ShadowTerms
 from nis_edge.update.terms import Pair
 from nis_edge.waiting import within
@@ -47,7 +47,7 @@ class Understudy:
         self._command = tuple(command)
         self._answer_s = answer_s
         self._process: asyncio.subprocess.Process | None = None
-        self._question: tuple[int, Prompt] | None = None
+        self._question: tuple[int, Window] | None = None
         self._running: dict[int, ModelAnswer] = {}
         self._candidate: dict[int, ModelAnswer] = {}
         self._came = asyncio.Event()
@@ -58,10 +58,10 @@ class Understudy:
         """Whether questions and answers are worth showing."""
         return self._process is not None
 
-    def see_question(self, number: int, prompt: Prompt) -> None:
+    def see_question(self, number: int, window: Window) -> None:
         """The running model was asked this."""
         if self.is_watching:
-            self._question = number, prompt
+            self._question = number, window
             self._came.set()
 
     def see_answer(self, number: int, answer: ModelAnswer) -> None:
@@ -109,8 +109,8 @@ class Understudy:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await within(self._came.wait(), left_s)
                 continue
-            (number, prompt), self._question = self._question, None
-            await self._ask(number, prompt)
+            (number, window), self._question = self._question, None
+            await self._ask(number, window)
         return True
 
     async def end(self) -> None:
@@ -126,11 +126,11 @@ class Understudy:
             continue
         await process.wait()
 
-    async def _ask(self, number: int, prompt: Prompt) -> None:
+    async def _ask(self, number: int, window: Window) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(question_of(number, prompt))
+            self._process.stdin.write(question_of(number, window))
             await self._process.stdin.drain()
         except OSError as error:
             raise ShadowFailedError("it ended while it judged beside the running model") from error

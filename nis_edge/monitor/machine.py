@@ -22,7 +22,7 @@ and hands it over with the time. The machine
                                           |
       state ---------------------->  step(now)  ----------------------> state
                                           |
-                    Ask(prompt)   Emit(assessment)   Raised / Cleared   Refused
+                    Ask(window)   Emit(assessment)   Raised / Cleared   Refused
 
 The state is a value; the same state, inputs and times give the same effects, to the byte. Everything kept is bounded
 (limits.py). Events are data: no text of an event is ever read as an instruction, by a rule or by this machine.
@@ -57,7 +57,6 @@ from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.signals import trends_of
 from nis_edge.monitor.state import Judge, Key, MonitorState, OpenFinding, Pending, key_of
 from nis_edge.monitor.verdict import Scope, Verdict
-from nis_edge.monitor.window import Prompt, render
 from nis_edge.wire.messages import AgentEvent, Assessment, Finding, ModelAnswer, Reading
 
 SCAN_EVERY_S: Final = 1.0
@@ -164,11 +163,6 @@ class Ask(msgspec.Struct, frozen=True):
 
     id: int
     window: Window
-
-    @property
-    def prompt(self) -> Prompt:
-        """The window as the model is shown it; rendered when asked for: many a question is overtaken by the next."""
-        return render(self.window)
 
 
 class Emit(msgspec.Struct, frozen=True):

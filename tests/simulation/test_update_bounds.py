@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nis_edge.monitor.window import Prompt, Special, Text
+from nis_edge.monitor.context import NO_DEVICE, Window
 from nis_edge.selftest import Report
 from nis_edge.trial import Gauges
 from nis_edge.understudy import ShadowFailedError, Understudy
@@ -23,7 +23,7 @@ from nis_edge.update.facts import Bounds, Shadow, SignedFacts
 from nis_edge.update.journal import ShadowTerms, Terms
 from nis_edge.update.machine import State
 from nis_edge.update.terms import Figures, Pair, judge_figures, judge_shadow, terms_of
-from nis_edge.wire.messages import ModelAnswer
+from nis_edge.wire.messages import AgentEvent, ModelAnswer
 from tests.support.update_world import World, world
 
 MEASURED = Report(
@@ -136,7 +136,11 @@ RUNNING = said("r", {"none": 0.9, "loop": 0.1}, 5.0)
 SHADOW = Shadow(windows=3, seconds_max=60.0, agreement_min=0.9, calibration_gap_max=0.2, latency_ratio_max=2.0)
 
 
-PROMPT = Prompt((Special("<goal>"), Text("fly home", 32), Special("<ask>")), 0)
+CALLS = tuple(
+    AgentEvent(id=f"e{i}", ts=float(i), agent="pilot", kind="tool_call", tool="fly", text="fly home", args_hash="9f")
+    for i in range(6)
+)
+WINDOW = Window("fly home", CALLS, NO_DEVICE, 6.0, time_known=True)
 
 
 def stream(w: World, understudy: Understudy, answer: ModelAnswer = RUNNING) -> None:
@@ -147,7 +151,7 @@ def stream(w: World, understudy: Understudy, answer: ModelAnswer = RUNNING) -> N
         number = 0
         while not checking.done():
             number += 1
-            understudy.see_question(number, PROMPT)
+            understudy.see_question(number, WINDOW)
             understudy.see_answer(number, answer)
             await asyncio.wait({checking}, timeout=0.01)
         checking.result()
@@ -235,7 +239,7 @@ def test_a_restart_in_the_middle_goes_on_beside_the_running_model_and_costs_no_t
         number = 0
         while not taking_up.done():
             number += 1
-            understudy.see_question(number, PROMPT)
+            understudy.see_question(number, WINDOW)
             understudy.see_answer(number, RUNNING)
             await asyncio.wait({taking_up}, timeout=0.01)
 
@@ -280,7 +284,7 @@ def test_the_shipped_model_beside_itself_agrees_wholly() -> None:
     if package is None:
         pytest.skip("NOT RUN: the package that ships was not built in")
     judge = PromptJudge(package, clock=SystemClock())
-    running = judge.answer(PROMPT)
+    running = judge.answer_window(WINDOW)
     judge.close()
 
     async def go() -> list[Pair]:
@@ -288,7 +292,7 @@ def test_the_shipped_model_beside_itself_agrees_wholly() -> None:
         with package.open("rb") as file:
             await understudy.begin(file.fileno())
             try:
-                understudy.see_question(1, PROMPT)
+                understudy.see_question(1, WINDOW)
                 understudy.see_answer(1, running)
                 terms = terms_of(
                     SignedFacts(version="1", release_counter=1, hardware=("any",), bounds=Bounds(shadow=SHADOW))
