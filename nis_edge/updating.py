@@ -183,6 +183,9 @@ class UpdateLoop:
     def _report(self) -> Report:
         """What the publisher hears; the reporter adds number, time and the trail's head."""
         journal, slot, rollout = self._update.journal, self._update.candidate, self._look.rollout
+        outcome = self._outcome
+        if slot is None and rollout is not None and journal.denial(rollout.sha256, rollout.serial) is not None:
+            outcome = "rolled_back"  # whatever was looked for since, and over a restart
         fetching = self._update.state is State.DOWNLOAD and self._fetcher.transfer_length > 0
         return Report(
             device=self._settings.device.id,
@@ -191,7 +194,7 @@ class UpdateLoop:
             at=0.0,
             clock_state=self._clock_state,
             state=self._update.state.value,
-            outcome=self._outcome,
+            outcome=outcome,
             serial=slot.serial if slot is not None else rollout.serial if rollout is not None else None,
             wave=rollout.wave if rollout is not None else None,
             installed_version=self.status.installed_version,
@@ -275,6 +278,8 @@ class UpdateLoop:
             self._tell_divergence()
             self._refuse(error)
             return False
+        if _attempt(look) != _attempt(self._look):
+            self._outcome = "none"  # what is remembered is another offer's
         self._look = look
         self._error = None
         self._tell_divergence()
@@ -711,7 +716,8 @@ class UpdateLoop:
         tampered = isinstance(error, DamagedDownloadError)
         name = "update.failed" if isinstance(error, (LinkError, SlotWriteError)) and not tampered else "update.refused"
         self._error, self._error_code = str(error), type(error).__name__
-        self._outcome = "failed" if name == "update.failed" else "refused"
+        if self._update.state is not State.IDLE:  # a look that failed was no attempt
+            self._outcome = "failed" if name == "update.failed" else "refused"
         self._log(name, reason=str(error), kind=type(error).__name__, unharmed=OLD_MODEL_STAYS)
         self._announce()
 
@@ -736,6 +742,11 @@ class UpdateLoop:
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._wake.wait(), self._settings.tick_s if seconds is None else seconds)
         self._wake.clear()
+
+
+def _attempt(look: Look) -> tuple[int, str] | None:
+    """What an outcome belongs to: a serial means one attempt at one model."""
+    return None if look.rollout is None else (look.rollout.serial, look.rollout.sha256)
 
 
 def _version(floors: Floors) -> int:

@@ -30,7 +30,6 @@ FOLDER: Final = "fleet"
 UNVERIFIED_MAX: Final = 1000
 """How many devices that nobody enrolled are kept to be shown: enough to see them, too few to fill a disk."""
 
-FAILURES: Final = frozenset({"rolled_back", "failed"})
 KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -158,7 +157,7 @@ class Fleet:
             reached += 1
             if runs:
                 succeeded += 1
-            elif tried and report.outcome in FAILURES:
+            elif tried and report.outcome == "rolled_back":
                 failed += 1
             elif tried and report.outcome == "refused":
                 refused += 1

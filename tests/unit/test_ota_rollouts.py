@@ -115,13 +115,14 @@ def test_progress_counts_verified_devices_of_the_cohort_inside_the_wave_only(tmp
     fleet.absorb([devices[inside[2]].report(serial=2, outcome="rolled_back")])  # an older rollout's failure
     fleet.absorb([devices[inside[3]].report(serial=3, outcome="refused")])
     fleet.absorb([devices[outside[0]].report()])  # its turn has not come
-    fleet.absorb([Device(inside[4], "stable").report(serial=3, outcome="failed")])  # another key than enrolled
-    fleet.absorb([Device("stranger").report(serial=3, outcome="failed")])
+    fleet.absorb([Device(inside[4], "stable").report(serial=3, outcome="rolled_back")])  # another key than enrolled
+    fleet.absorb([devices[inside[5]].report(serial=3, outcome="failed")])  # a link or a disk, no verdict on the model
+    fleet.absorb([Device("stranger").report(serial=3, outcome="rolled_back")])
     other = Device("elsewhere", "canary")
     fleet.enroll("elsewhere", other.key)
-    fleet.absorb([other.report(serial=3, outcome="failed")])
-    assert fleet.progress(rollout) == Progress(reached=4, succeeded=1, failed=1, refused=1)
-    assert fleet.progress(rollout).waiting == 1
+    fleet.absorb([other.report(serial=3, outcome="rolled_back")])
+    assert fleet.progress(rollout) == Progress(reached=5, succeeded=1, failed=1, refused=1)
+    assert fleet.progress(rollout).waiting == 2
 
 
 def test_forged_replayed_and_late_reports_change_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from nis_edge.reporting import Reporter
 from nis_edge.update.audit import BrokenChainError, encode_entry, make_entry, verify
 from nis_edge.update.report import Report, open_report
 from tests.support.clock import SteppedClock
-from tests.support.update_world import World, world
+from tests.support.update_world import World, golden_package, world
 
 
 def chain(count: int) -> list[bytes]:
@@ -171,6 +171,33 @@ def test_an_update_reports_its_way_and_end_signed_and_leaves_a_whole_trail(
     assert main(["update", "identity", "--config", str(config)]) == 0
     assert capsys.readouterr().out.strip() == open_report(sent[0])[1]
     shutil.rmtree(w.device.folder)
+
+
+def test_an_outcome_stays_with_the_attempt_it_belongs_to(w: World) -> None:
+    sent: list[bytes] = []
+    w.device.reports = sent
+    w.publisher.release("1.0.0", 1)
+    assert w.device.check(), w.device.error
+    w.publisher.release("2.0.0", 2, seed=1, wrong_golden=True)
+    w.device.self_test = failing
+    w.device.boot()
+    w.device.check()
+
+    def newest() -> tuple[str, int | None]:
+        report = open_report(sent[-1])[0]
+        return report.outcome, report.serial
+
+    assert newest() == ("rolled_back", 2)
+    assert not w.device.check(bundle=b"a stranger's")
+    assert newest() == ("rolled_back", 2), "a look that failed takes nothing back"
+    w.device.boot()
+    w.device.check()
+    assert newest() == ("rolled_back", 2), "nor does a restart"
+    package = golden_package(w.tmp / "3.nis", "3.0.0", 2)
+    w.publisher.add(package, "3.0.0", 3)
+    w.publisher.sign_document(w.publisher.document("3.0.0", 3, state="paused"))
+    assert not w.device.check()
+    assert newest() == ("none", 3), "the fixed release has not been tried by anyone"
 
 
 async def failing(_fd: int, _golden: str | None) -> Any:
