@@ -46,7 +46,7 @@ from nis_edge.fetching import fetch_policy
 from nis_edge.history import STEP_S, History
 from nis_edge.judgement import shipped_package
 from nis_edge.judging import Arrival, Judging
-from nis_edge.limits import KIB, MIB, MQTT_INCOMING_MAX
+from nis_edge.limits import MIB, MQTT_INCOMING_MAX
 from nis_edge.local_api import Feed, routes
 from nis_edge.logs import Occasional, set_level
 from nis_edge.mailbox import Mailbox
@@ -67,7 +67,7 @@ from nis_edge.trial import Gauges
 from nis_edge.understudy import Understudy
 from nis_edge.update.bundle import bundle_topic, device_bundle_topic
 from nis_edge.update.status import UpdateStatus
-from nis_edge.update_settings import Activation, UpdateSettings, describe_device
+from nis_edge.update_settings import Activation, settings_of
 from nis_edge.updating import UpdateLoop
 from nis_edge.web_page import OPEN_PATHS
 from nis_edge.wire import discovery
@@ -305,19 +305,8 @@ class Daemon:
             self.engine.withdraw(f"{why}: judging by rules alone")
             self._log.error("model.refused", path=str(factory), reason=why, unharmed="the rules judge alone")
         factory_version = booted.model[0].model.manifest.model.version if booted.model and not booted.slot else None
-        update = self.config.update
-        settings = UpdateSettings(
-            folder=self._folder / "update",
-            device=describe_device(self.device, update.cohort, update.hardware),
-            repository=update.repository,
-            root=update.root,
-            poll_s=update.poll_s,
-            probation_s=update.probation_s,
-            factory_version=factory_version,
-            rate_bytes_per_s=update.rate_kib_s * KIB if update.rate_kib_s is not None else None,
-        )
         self.updates = UpdateLoop(
-            settings,
+            settings_of(self.config.update, self.device, self._folder, factory_version),
             store,
             booted.update,
             on_activate=self._activate,
@@ -325,7 +314,7 @@ class Daemon:
             publish_status=self._show_update,
             health=self._model_sickness,
             clock=self._clock,
-            policy=fetch_policy(update),
+            policy=fetch_policy(self.config.update),
             blocks=self._blocks,
             gauges=Gauges(
                 watts=lambda: self.sensing.power.watts if self.sensing.power is not None else None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -73,6 +72,7 @@ class Fetcher:
         blocks: the broker, as a source of last resort; None: there is none.
         log: where log events go.
         sleep: waits between attempts.
+        uniform: (low, high) -> a number between, for how long.
     """
 
     def __init__(
@@ -82,12 +82,14 @@ class Fetcher:
         blocks: BlockSource | None,
         log: Log,
         sleep: Callable[[float], Awaitable[None]],
+        uniform: Callable[[float, float], float],
     ) -> None:
         self._store = store
         self._policy = policy
         self._blocks = blocks
         self._log = log
         self._sleep = sleep
+        self._uniform = uniform
         self.transferred = 0
         """Bytes of the present file that are held; of a delta, the delta's."""
         self.transfer_length = 0
@@ -113,7 +115,7 @@ class Fetcher:
         """
         if self._store.holds(slot.sha256):
             return None
-        chosen = self._plan(facts, slot, base)
+        chosen = self._plan(look, facts, slot, base)
         if not chosen.ways:
             raise UpdateError(f"{slot.version}: {chosen.left_out}; {OLD_MODEL_STAYS}")
         failure: NisEdgeError | None = None
@@ -133,15 +135,16 @@ class Fetcher:
             raise UpdateError(f"{_clause(failure)}; {chosen.left_out}; {OLD_MODEL_STAYS}") from failure
         raise failure
 
-    def _plan(self, facts: SignedFacts, slot: Slot, base: Slot | None) -> Plan:
+    def _plan(self, look: Look, facts: SignedFacts, slot: Slot, base: Slot | None) -> Plan:
+        on_stick = look.folder is not None  # its bytes cost nothing, and it carries no deltas
         return plan(
             facts,
             slot.sha256,
             slot.length,
             base.sha256 if base is not None else None,
-            metered=self._policy.metered(),
+            metered=not on_stick and self._policy.metered(),
             metered_bytes_max=self._policy.metered_bytes_max,
-            can_delta=can_decompress(),
+            can_delta=not on_stick and can_decompress(),
         )
 
     async def _by(
@@ -197,7 +200,7 @@ class Fetcher:
         if source is not None:
             where = look.where if way.kind == "full" else _beside(look, way)
             fills.append(("server", lambda: source.fill(where, partial, stop)))
-        if blocks is not None and way.blocks is not None and blocks.is_connected:
+        if look.folder is None and blocks is not None and way.blocks is not None and blocks.is_connected:
             fills.append(("broker", lambda: blocks.fill(way, partial, stop)))
         if not fills:
             raise DownloadInterruptedError(
@@ -214,7 +217,7 @@ class Fetcher:
                 if attempt + 1 == UPDATE_ATTEMPTS_MAX or should_stop():
                     raise
                 ceiling = min(BACKOFF_S_MAX, 2.0**attempt)
-                await self._sleep(error.retry_after_s or random.uniform(0, ceiling))  # noqa: S311
+                await self._sleep(error.retry_after_s or self._uniform(0.0, ceiling))
 
     def _apply(self, delta: Partial, whole: Partial, base: Slot, should_stop: Callable[[], bool]) -> None:
         """Make the model of base and delta, blocking; memory is bounded by the frame's window and two chunks."""
@@ -251,8 +254,7 @@ def _check_header(header: DeltaHeader, whole: Partial, base: Slot) -> None:
 def _beside(look: Look, way: Way) -> str:
     """Where a companion of the model lies."""
     assert look.target is not None
-    name = published_name(look.target.path, way.sha256, "delta")
-    return f"{look.targets}/{name if look.folder is not None else quote(name)}"
+    return f"{look.targets}/{quote(published_name(look.target.path, way.sha256, 'delta'))}"
 
 
 def _clause(error: NisEdgeError) -> str:

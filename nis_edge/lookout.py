@@ -167,7 +167,7 @@ class Lookout:
 
     def _read_bundle(self, data: bytes | None, folder: Path | None) -> Bundle | None:
         if folder is not None:
-            data = _bundle_of_folder(folder, self._cohort)
+            data = _bundle_of_folder(folder, self._cohort, self._device)
         if data is None:
             return None
         bundle = decode_bundle(data)
@@ -224,10 +224,11 @@ def _read_root(path: Path) -> bytes:
         raise UpdateError(f"root metadata {path} cannot be read: {error.strerror}; check update.root") from error
 
 
-def _bundle_of_folder(folder: Path, cohort: str) -> bytes:
+def _bundle_of_folder(folder: Path, cohort: str, device: str) -> bytes:
     from nis_edge.adapters.download import open_on_stick
 
-    path = folder / "bundles" / f"{cohort}.json"
+    own = folder / "bundles" / Path(override_path(device)).name  # what is for one device goes before its cohort's
+    path = own if device and own.exists() else folder / "bundles" / Path(rollout_path(cohort)).name
     try:
         with open_on_stick(path) as file:
             return file.read(UPDATE_BUNDLE_BYTES_MAX + 1)  # one too many is refused as too long, however long it is

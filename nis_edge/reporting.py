@@ -23,6 +23,11 @@ KEY_NAME: Final = "device.key"
 UNAUDITED: Final = frozenset({"update.noticed"})
 """What anyone who can publish could fill the trail with."""
 
+REFUSED: Final = "update.refused"
+REFUSAL_EVERY_S: Final = 3600.0
+"""A refusal enters the trail once an hour for each kind: its words are the sender's, its kinds are ours and few. The
+log has them all."""
+
 SEQ_STEP: Final = 1 << 16
 """Reports between two entries of the trail; their numbers begin anew from the entry's."""
 
@@ -46,6 +51,7 @@ class Reporter:
         self._key: DeviceKey | None = None
         self._complained: set[str] = set()
         self._last_note: tuple[str, dict[str, Any]] | None = None
+        self._refused_until: dict[str, float] = {}
         self._counter = 0
         self._last_report: Report | None = None
 
@@ -59,6 +65,11 @@ class Reporter:
         self._log(event, **facts)
         if event in UNAUDITED or (event, facts) == self._last_note:
             return
+        if event == REFUSED:
+            kind, now = str(facts.get("kind")), self._clock.monotonic()
+            if now < self._refused_until.get(kind, now):
+                return
+            self._refused_until[kind] = now + REFUSAL_EVERY_S
         self._last_note = event, facts
         try:
             self._trail.append(event, msgspec.to_builtins(facts, enc_hook=str), self._clock.wall())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from nis_edge import __version__
+from nis_edge.config import UpdateOptions
 from nis_edge.engine.library import ABI
+from nis_edge.limits import KIB
 from nis_edge.update.journal import Slot
 from nis_edge.update.offer import Device
 
@@ -46,6 +49,29 @@ class UpdateSettings:
     rate_bytes_per_s: float | None = None
 
 
+def settings_of(
+    options: UpdateOptions, device: str, folder: Path, factory_version: str | None = None
+) -> UpdateSettings:
+    """The operator's options as the loop wants them.
+
+    Args:
+        options: the section `update` of the configuration.
+        device: the device's id.
+        folder: the daemon's state folder.
+        factory_version: of the model that runs while no update was taken; None: unknown.
+    """
+    return UpdateSettings(
+        folder=folder / "update",
+        device=describe_device(device, options.cohort, options.hardware),
+        repository=options.repository,
+        root=options.root,
+        poll_s=options.poll_s,
+        probation_s=options.probation_s,
+        factory_version=factory_version,
+        rate_bytes_per_s=options.rate_kib_s * KIB if options.rate_kib_s is not None else None,
+    )
+
+
 def describe_device(device_id: str, cohort: str, hardware: str | None = None) -> Device:
     """This machine as offers are judged against it.
 
@@ -66,4 +92,5 @@ def describe_device(device_id: str, cohort: str, hardware: str | None = None) ->
         hardware=frozenset(filter(None, classes)),
         agent_version=__version__,
         kernel_abi=ABI,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )

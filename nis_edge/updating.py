@@ -1,8 +1,9 @@
 """The update loop: hears notices, polls the repository, and drives the table of `update.machine` with real effects.
 
-The loop runs beside inference and never stops it: network and disk work happens in worker threads, the self-test in a
-subprocess, the switch through the daemon's `on_activate`, which puts the new model in place between two windows. Every
-failure ends with the old model running, one log event and one line in the status.
+The loop runs beside inference and never stops it: network and model files are worked on in worker threads, the
+self-test in a subprocess, the switch through the daemon's `on_activate`, which puts the new model in place between two
+windows; only single lines (a raised floor, the audit trail) are flushed on the loop. Every failure ends with the old
+model running, one log event and one line in the status.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class UpdateLoop:
         clock: time.
         clock_synced: whether the wall clock may be believed.
         sleep: waits between attempts.
+        uniform: (low, high) -> a number between, that a fleet does not ask all at once.
         policy: what the operator allows of a download.
         blocks: the broker as a source of blocks, where there is one.
         reporter: remembers and reports; None: only remembers.
@@ -95,6 +97,7 @@ class UpdateLoop:
         clock: Clock | None = None,
         clock_synced: Callable[[], bool] = clock_is_synchronised,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
         policy: FetchPolicy | None = None,
         blocks: BlockSource | None = None,
         reporter: Reporter | None = None,
@@ -113,6 +116,7 @@ class UpdateLoop:
         self._health = health
         self._clock_synced = clock_synced
         self._sleep = sleep
+        self._uniform = uniform
         self._lookout = Lookout(
             settings.folder / "tuf",
             settings.device.cohort,
@@ -144,7 +148,7 @@ class UpdateLoop:
         self._partial: Partial | None = None
         self._facts: SignedFacts | None = None
         self._halted: str | None = None
-        self._fetcher = Fetcher(store, policy or FetchPolicy(), blocks, self._log, sleep)
+        self._fetcher = Fetcher(store, policy or FetchPolicy(), blocks, self._log, sleep, uniform)
         self._reason = ""
         self._latest: str | None = None
         self._error: str | None = None
@@ -239,7 +243,7 @@ class UpdateLoop:
                 self._due_at = None
                 await self.check(bundle=None if self._lookout.has_server else self._last_notice)
             elif self._lookout.has_server and self._clock.monotonic() >= next_poll:
-                next_poll = self._clock.monotonic() + self._settings.poll_s * random.uniform(0.9, 1.1)  # noqa: S311
+                next_poll = self._clock.monotonic() + self._settings.poll_s * self._uniform(0.9, 1.1)
                 await self.check()
             await self._serve_request()
             await self._wait_for_work()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import fcntl
 import os
 import secrets
@@ -216,30 +217,32 @@ async def _work_alone(config: Config, folder: Path, args: argparse.Namespace) ->
     """Do the work in this process; the daemon is not running."""
     from nis_edge.adapters.slot_store import SlotStore
     from nis_edge.fetching import fetch_policy
-    from nis_edge.limits import KIB
     from nis_edge.starting import take_state_folder
     from nis_edge.update.journal import Journal
     from nis_edge.update.machine import State, resume
-    from nis_edge.update_settings import UpdateSettings, describe_device
+    from nis_edge.update_settings import settings_of
     from nis_edge.updating import UpdateLoop
 
     with take_state_folder(folder):
         store = SlotStore(folder / "update")
         store.prepare()
         update, _ = resume(store.read_journal() or Journal())
-        settings = UpdateSettings(
-            folder=folder / "update",
-            device=describe_device(device_id(config.device), config.update.cohort),
+        options = dataclasses.replace(
+            config.update,
             repository=args.repository or config.update.repository,
             root=args.root or config.update.root,
-            rate_bytes_per_s=config.update.rate_kib_s * KIB if config.update.rate_kib_s is not None else None,
         )
 
         async def wait_for_daemon(_activation: Activation) -> None:
             loop.stop()
 
         loop = UpdateLoop(
-            settings, store, update, on_activate=wait_for_daemon, log=_quiet, policy=fetch_policy(config.update)
+            settings_of(options, device_id(config.device), folder),
+            store,
+            update,
+            on_activate=wait_for_daemon,
+            log=_quiet,
+            policy=fetch_policy(options),
         )
         if args.action == "rollback":
             done = await loop.roll_back()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from nis_ota import publishing
 
 from nis_edge import cli
 from nis_edge.adapters.slot_store import SlotStore
 from nis_edge.starting import take_state_folder
-from tests.support.update_world import REFERENCE_SELF_TEST, World, file_hash, world
+from tests.support.update_world import REFERENCE_SELF_TEST, World, file_hash, golden_package, world
 
 
 @pytest.fixture
@@ -82,6 +83,38 @@ def test_import_takes_a_published_folder(w: World, capsys: pytest.CaptureFixture
     assert edge(w, "import", str(w.tmp / "web")) == 0
     assert "loaded when the daemon starts next" in out(capsys)[0]
     assert [path for path, _ in w.web.requests] == []
+
+
+def test_a_stick_for_one_device_is_taken_by_it_whatever_its_link_costs(
+    w: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w.publisher.release("1.0.0", 1)
+    package = golden_package(w.tmp / "2.nis", "2.0.0", 1)
+    w.publisher.repository.offer("stable", w.publisher.add(package, "2.0.0", 2), device="dev-1")
+    w.publisher.repository.sign_online()
+    publishing.export(w.publisher.repository, "dev.dev-1", w.tmp / "stick")
+    config = w.tmp / "edge.toml"
+    config.write_text(config.read_text() + 'metered = "yes"\nmetered_mib_max = 0\n')
+    assert edge(w, "import", str(w.tmp / "stick")) == 0, out(capsys)
+    assert SlotStore(w.tmp / "state" / "update").holds(file_hash(package))
+
+
+def test_the_configured_hardware_counts_with_and_without_the_daemon(
+    w: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = w.tmp / "edge.toml"
+    config.write_text(config.read_text() + 'hardware = "jetson-orin"\n')
+    w.publisher.release("1.0.0", 1, hardware=("jetson-orin",))
+    assert edge(w, "apply") == 0, out(capsys)
+
+
+def test_a_model_that_needs_more_memory_than_there_is_is_refused_before_it_is_fetched(
+    w: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w.publisher.release("1.0.0", 1, memory_bytes=1 << 50)
+    assert edge(w, "apply") == 1
+    assert "memory" in out(capsys)[1]
+    assert not any(path.startswith("/targets/models") for path, _ in w.web.requests)
 
 
 def test_a_refusal_is_one_line_and_code_1(w: World, capsys: pytest.CaptureFixture[str]) -> None:

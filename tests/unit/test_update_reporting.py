@@ -93,9 +93,11 @@ REPORT = Report(
 )  # fmt: skip
 
 
-def reporter(folder: Path, sent: list[bytes]) -> tuple[Reporter, list[tuple[str, dict[str, Any]]]]:
+def reporter(
+    folder: Path, sent: list[bytes], clock: SteppedClock | None = None
+) -> tuple[Reporter, list[tuple[str, dict[str, Any]]]]:
     logged: list[tuple[str, dict[str, Any]]] = []
-    made = Reporter(folder, lambda name, **fields: logged.append((name, fields)), SteppedClock(), sent.append)
+    made = Reporter(folder, lambda name, **fields: logged.append((name, fields)), clock or SteppedClock(), sent.append)
     return made, logged
 
 
@@ -127,11 +129,16 @@ def test_a_trail_or_key_that_cannot_be_written_is_said_once_and_stops_nothing(tm
 
 
 def test_what_repeats_or_what_a_stranger_could_send_does_not_fill_the_trail(tmp_path: Path) -> None:
-    told, _ = reporter(tmp_path, [])
-    for _ in range(100):
+    clock = SteppedClock()
+    told, _ = reporter(tmp_path, [], clock)
+    for n in range(100):
         told.note("update.noticed", source="mqtt")
-        told.note("update.refused", reason="forged")
-    assert len(list(AuditFile(tmp_path).lines())) == 1
+        told.note("update.refused", reason=f"forged: {n}", kind="UntrustedMetadataError")
+        told.note("update.refused", reason=f"old: {n}", kind="RollbackRefusedError")
+    assert len(list(AuditFile(tmp_path).lines())) == 2
+    clock.advance(3600.0)
+    told.note("update.refused", reason="forged: again", kind="UntrustedMetadataError")
+    assert len(list(AuditFile(tmp_path).lines())) == 3
 
 
 @pytest.fixture
