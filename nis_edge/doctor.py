@@ -223,9 +223,9 @@ def _no_power(patient: Patient, absent: Sequence[Absence]) -> Iterator[Finding]:
     locked = False
     for name, group in DEVICE_NODES:
         node = patient.root / name
-        if node.exists() and not os.access(node, os.R_OK | os.W_OK):
+        if node.exists() and not _may_open(node):
             locked = True
-            fix = _opening(node, group, patient.user)
+            fix = _opening(_group_of(node), group, patient.user)
             yield Finding(check="power", verdict="warn", found=f"/{name} may not be opened by {patient.user}", fix=fix)
             break
     counters = [
@@ -242,9 +242,16 @@ def _no_power(patient: Patient, absent: Sequence[Absence]) -> Iterator[Finding]:
         yield Finding(check="power", verdict="warn", found=f"no source: {why_no_power(absent)}", fix=fix)
 
 
-def _opening(node: Path, usual_group: str, user: str) -> str:
-    """What lets a user open a device node."""
-    group = node.stat().st_gid
+def _may_open(node: Path) -> bool:
+    return os.access(node, os.R_OK | os.W_OK)
+
+
+def _group_of(node: Path) -> int:
+    return node.stat().st_gid
+
+
+def _opening(group: int, usual_group: str, user: str) -> str:
+    """What lets a user open a device node of a group, by its number."""
     if group == 0:
         # Newer systems keep /dev/vcio for root and give group video /dev/vcio_gencmd instead (edge.md, section 0).
         return "sudo apt-get update && sudo apt-get full-upgrade && sudo reboot   (newer kernels have /dev/vcio_gencmd)"

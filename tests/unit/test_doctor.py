@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,8 +201,8 @@ def test_a_sensor_that_may_not_be_opened_names_what_opens_it(
 ) -> None:
     (healthy.root / "dev").mkdir()
     (healthy.root / "dev/vcio_gencmd").write_text("")
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: "vcio" not in str(path))
-    monkeypatch.setattr(doctor.Path, "stat", lambda self: SimpleNamespace(st_gid=gid, st_size=0, st_mode=0o600))
+    monkeypatch.setattr(doctor, "_may_open", lambda node: False)
+    monkeypatch.setattr(doctor, "_group_of", lambda node: gid)
     finding = found(replace(healthy, find_power=Discovery, package=None), "power")
     assert finding.found == "/dev/vcio_gencmd may not be opened by pi"
     assert fix in (finding.fix or "")
