@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from nis_edge import logs
+from nis_edge.adapters import heap
 from nis_edge.clock import SystemClock
 from nis_edge.config import Config, load
 from nis_edge.daemon import Daemon, Start
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.seconds is not None and not 0.0 < args.seconds <= SECONDS_MAX:
         raise ConfigError(f"--for {args.seconds:g}: give a positive number of seconds")
+    heap.keep_small()
     config = load(args.config) if args.config is not None else Config()
     clock = SystemClock()
     screen: Screen | None = None

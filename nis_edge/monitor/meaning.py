@@ -19,10 +19,14 @@ TAIL_CHARS: Final = 200
 """Characters looked at, from both ends of a text."""
 
 CACHED_TEXTS: Final = 512
+WORD_CHARS_MAX: Final = 32
+"""Longer words have no meaning here, whatever a table says of them."""
+
 RARE: Final = 2e-3
 """Frequency at which a word counts half (smooth inverse frequency)."""
 
 _WORD: Final = re.compile(r"[a-z]{2,}")
+_KNOWN: Final = re.compile(rf"[a-z]{{2,{WORD_CHARS_MAX}}}")
 
 Array = np.ndarray[Any, Any]
 
@@ -30,24 +34,29 @@ Array = np.ndarray[Any, Any]
 class Meanings:
     """Vectors of words.
 
+    Words are kept sorted in one array and vectors as the bytes they came in: as a dict and in float32 they would take
+    several megabytes of a small device.
+
     Args:
         words: most frequent first, lower case.
         table: int8 [words, width].
     """
 
     def __init__(self, words: Sequence[str], table: Array) -> None:
-        self._rows = {word: row for row, word in enumerate(words)}
+        rows = {word.encode(): row for row, word in enumerate(words) if _KNOWN.fullmatch(word)}
+        self._words = np.array(sorted(rows), dtype=f"S{WORD_CHARS_MAX}")
+        self._rows = np.array([rows[word] for word in sorted(rows)], dtype=np.uint16)
         rank = np.arange(len(words), dtype=np.float32) + 10.0
         # Zipf: the frequency of a word is about one over its rank.
         frequency = 1.0 / (rank * np.float32(np.log(len(words) + 10.0)))
-        weights = np.float32(RARE) / (np.float32(RARE) + frequency)
-        self._vectors = table.astype(np.float32) * weights[:, None]
+        self._weights = np.float32(RARE) / (np.float32(RARE) + frequency)
+        self._table = table
         self._known: OrderedDict[str, Array | None] = OrderedDict()
 
     @property
     def width(self) -> int:
         """Numbers in a vector."""
-        return int(self._vectors.shape[1])
+        return int(self._table.shape[1])
 
     def vector(self, text: str) -> Array | None:
         """Unit vector of a text: float32 [width]; None when it holds no known word."""
@@ -62,10 +71,14 @@ class Meanings:
         return known
 
     def _compute(self, text: str) -> Array | None:
-        rows = [self._rows[word] for word in _WORD.findall(text.lower()) if word in self._rows]
-        if not rows:
+        said = np.array(_WORD.findall(text.lower()), dtype=f"S{WORD_CHARS_MAX + 1}")  # cut words equal none
+        if not len(said) or not len(self._words):
             return None
-        total = self._vectors[rows].sum(axis=0)
+        places = np.minimum(self._words.searchsorted(said), len(self._words) - 1)
+        rows = self._rows[places[self._words[places] == said]]
+        if not len(rows):
+            return None
+        total = (self._table[rows].astype(np.float32) * self._weights[rows, None]).sum(axis=0)
         length = float(np.sqrt((total * total).sum()))
         return total / np.float32(length) if length > 0 else None
 

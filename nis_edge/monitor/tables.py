@@ -124,41 +124,45 @@ class Forest:
         self.outputs = packed.outputs
         count = len(packed.outputs)
         trees = _array(packed.trees, "<u2", count, "trees")
-        nodes = np.frombuffer(packed.nodes, dtype=np.uint8).astype(np.int64)
-        total = int(nodes.sum())
+        nodes = np.frombuffer(packed.nodes, dtype=np.uint8)
+        total = int(nodes.sum(dtype=np.int64))
         _demand(1 <= count <= OUTPUTS_MAX and 1 <= len(packed.features) <= FEATURES_MAX, "too many outputs or features")
         _demand(len(nodes) == int(trees.sum()) <= TREES_MAX and bool((nodes > 0).all()), "the trees are not all there")
-        feature = _array(packed.feature, "<u2", total, "feature").astype(np.int64)
+        feature = _array(packed.feature, "<u2", total, "feature")
         self._value = _array(packed.value, "<f4", total, "value").astype(np.float32)
         self._base = _array(packed.base, "<f4", count, "base").astype(np.float32)
-        left = _array(packed.left, "u1", total, "left").astype(np.int64)
-        right = _array(packed.right, "u1", total, "right").astype(np.int64)
-        self._roots = np.concatenate(([0], np.cumsum(nodes)[:-1])).astype(np.int64)
-        start = np.repeat(self._roots, nodes)
-        own = np.arange(total) - start
-        leaf = left == 0
+        left = _array(packed.left, "u1", total, "left")
+        right = _array(packed.right, "u1", total, "right")
         _demand(bool(np.isfinite(self._value).all() and np.isfinite(self._base).all()), "a value is not finite")
-        limit = np.repeat(nodes, nodes)
-        inner = ~leaf
+        self._roots = np.concatenate(([0], np.cumsum(nodes, dtype=np.int32)[:-1])).astype(np.int32)
+        start = np.repeat(self._roots, nodes)
+        index = np.arange(total, dtype=np.int32)
+        own, limit = index - start, np.repeat(nodes, nodes)
+        inner = left != 0
         _demand(
             bool(((left > own) & (right > own) & (left < limit) & (right < limit))[inner].all()),
             "a tree's children do not stand behind their parent",
         )
-        missing_left = (feature & MISSING_LEFT) > 0
-        feature &= MISSING_LEFT - 1
-        _demand(bool((feature < len(packed.features)).all()), "a tree looks at a number that is not listed")
+        looked = feature & (MISSING_LEFT - 1)
+        _demand(bool((looked < len(packed.features)).all()), "a tree looks at a number that is not listed")
         # Numbers lie there twice: once with the unknown below all, once with it above all (see ``scores``).
-        self._looked = _places(packed.features, known)[feature] + np.where(missing_left, 0, len(known))
-        index = np.arange(total)
-        to_left, to_right = np.where(leaf, index, start + left), np.where(leaf, index, start + right)
-        self._children = np.stack((to_right, to_left), axis=1).ravel()
-        depth = np.zeros(total, dtype=np.int64)
-        # Parents stand before their children: one pass is enough.
-        for node in np.flatnonzero(inner):
-            depth[to_left[node]] = depth[to_right[node]] = depth[node] + 1
-        self._depth = int(depth.max(initial=0))
+        self._looked = _places(packed.features, known)[looked].astype(np.uint16)
+        self._looked[(feature & MISSING_LEFT) == 0] += np.uint16(len(known))
+        self._children = np.empty(2 * total, dtype=np.int32)
+        self._children[0::2] = np.where(inner, start + right, index)
+        self._children[1::2] = np.where(inner, start + left, index)
+        self._depth = self._deepest(np.flatnonzero(inner))
         ends = np.cumsum(trees.astype(np.int64))
         self._spans = list(zip((ends - trees).tolist(), ends.tolist(), strict=True))
+
+    def _deepest(self, inner: Array) -> int:
+        """How many steps the longest walk takes."""
+        depth = bytearray(len(self._value))
+        # Parents stand before their children: one pass is enough; a tree has no more steps than nodes, a byte's worth.
+        for node in inner:
+            for child in self._children[2 * node : 2 * node + 2]:
+                depth[child] = depth[node] + 1
+        return max(depth, default=0)
 
     def scores(self, numbers: Array) -> Array:
         """The outputs' scores: float32 [outputs] of one vector float32 [known]."""
