@@ -10,12 +10,17 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, Final, TextIO
-
-import structlog
+from typing import Any, Final, TextIO, cast
 
 from nis_edge.events import check
 from nis_edge.wire.codec import visible
+
+# structlog imports rich where that is installed, for tracebacks that this log never shows: 4 MB of a small device.
+_rich = sys.modules.setdefault("rich", cast(Any, None))
+import structlog  # noqa: E402
+
+if _rich is None:
+    del sys.modules["rich"]
 
 # syslog(3): LOG_ERR 3, LOG_WARNING 4, LOG_INFO 6, LOG_DEBUG 7
 _PRIORITY: Final[Mapping[str, int]] = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}

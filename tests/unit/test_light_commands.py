@@ -1,4 +1,4 @@
-"""`status` and `config check` say what they find, and `status` stays light."""
+"""`status` and `config check` say what they find; `status` and the daemon import no more than they need."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def test_status_imports_nothing_heavy() -> None:
         "import sys; from nis_edge.cli import main; main(['status', '--address', 'http://127.0.0.1:9']);"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_daemon_imports_no_screen_and_leaves_the_name_to_those_who_want_one() -> None:
+    script = "import sys, nis_edge.daemon; print([n for n in ('rich', 'pygments') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
