@@ -7,6 +7,7 @@ tensors mean is decided by others. The format: https://github.com/huggingface/sa
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -46,8 +47,10 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
 }
 """The dtypes of safetensors that this project can meet, with how numpy views their bytes."""
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON. One that never ends matches too: looking for its end from each quote in it would take for ever."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP_OF_BRACKET = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,12 +72,14 @@ class Header:
 
     Attributes:
         raw: the JSON bytes as they stand in the file, trailing spaces included.
+        fields: the JSON object they are.
         metadata: the ``__metadata__`` map.
         entries: tensor name -> entry, in the order of the data.
         data_start: offset of the first data byte in the file.
     """
 
     raw: bytes
+    fields: Mapping[str, Any]
     metadata: Mapping[str, str]
     entries: Mapping[str, TensorEntry]
     data_start: int
@@ -166,13 +171,14 @@ def read_header(file: MappedFile) -> Header:
     if not raw.startswith(b"{"):
         raise PackFormatError(f"{path}: the header is no JSON object; it is no safetensors file or damaged")
     fields = parse_json(raw, f"{path}: header")
-    metadata = fields.pop(METADATA_KEY, {})
+    metadata = fields.get(METADATA_KEY, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise PackFormatError(f"{path}: {METADATA_KEY} must map text to text; the file is damaged")
-    if len(fields) > limits.PACK_TENSORS_MAX:
-        raise PackFormatError(f"{path}: claims {len(fields)} tensors, above the bound of {limits.PACK_TENSORS_MAX}")
+    tensors = {name: entry for name, entry in fields.items() if name != METADATA_KEY}
+    if len(tensors) > limits.PACK_TENSORS_MAX:
+        raise PackFormatError(f"{path}: claims {len(tensors)} tensors, above the bound of {limits.PACK_TENSORS_MAX}")
     data_start = LENGTH_BYTES + length
-    return Header(raw, metadata, _checked_entries(fields, file.size - data_start, path), data_start)
+    return Header(raw, fields, metadata, _checked_entries(tensors, file.size - data_start, path), data_start)
 
 
 def parse_json(raw: bytes, where: str) -> dict[str, Any]:
@@ -185,10 +191,8 @@ def parse_json(raw: bytes, where: str) -> dict[str, Any]:
     Raises:
         PackFormatError: it is no object, nests too deep, repeats a key, or holds NaN or infinity.
     """
-    depth = deepest = 0
-    for bracket in _BRACKETS.finditer(_STRINGS.sub(b"", raw)):
-        depth += 1 if bracket.group() in b"[{" else -1
-        deepest = max(deepest, depth)
+    brackets = _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS)
+    deepest = max(itertools.accumulate(map(_STEP_OF_BRACKET.__getitem__, brackets)), default=0)
     if deepest > limits.PACK_JSON_DEPTH_MAX:
         raise PackFormatError(f"{where}: JSON nests {deepest} deep, above the bound of {limits.PACK_JSON_DEPTH_MAX}")
     try:

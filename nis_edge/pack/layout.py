@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -38,6 +38,9 @@ PADDING_PREFIX: Final = "pad."
 
 MATRICES: Final = ("q", "k", "v", "o", "gate", "up", "down")
 """The seven ternary matrices of a layer, in the order of the forward pass."""
+
+FIRST_LARGE: Final = "embed"
+"""The first of the large tensors; all before it are F32, and small."""
 
 FloatType = Literal["F32", "F16", "BF16"]
 
@@ -173,7 +176,7 @@ def tensor_table(manifest: Manifest) -> list[TensorSpec]:
     """
     architecture = manifest.architecture
     small: list[TensorSpec] = []
-    large = [TensorSpec("embed", manifest.quantisation.embed, (architecture.vocab, architecture.hidden))]
+    large = [TensorSpec(FIRST_LARGE, manifest.quantisation.embed, (architecture.vocab, architecture.hidden))]
     stacks = [("trunk", architecture.layers)]
     stacks += [(f"heads.{name}", head.layers) for name, head in sorted(architecture.task_heads.items())]
     for stack, layers in stacks:
@@ -393,7 +396,7 @@ def with_padding(sizes: list[tuple[str, int]]) -> list[str]:
     return names
 
 
-def encode_header(fields: dict[str, Any]) -> bytes:
+def encode_header(fields: Mapping[str, Any]) -> bytes:
     """The header's bytes with its own SHA-256 set.
 
     The hash is taken over the very bytes that are returned, with 64 zeros in the place of the hash.
@@ -404,11 +407,14 @@ def encode_header(fields: dict[str, Any]) -> bytes:
     Returns:
         Canonical JSON, padded with spaces so that the data begins at a multiple of 64.
     """
-    metadata = dict(fields[METADATA_KEY])
-    metadata[HEADER_HASH_KEY] = "0" * 64
+    unset = "0" * 64
+    metadata = {**fields[METADATA_KEY], HEADER_HASH_KEY: unset}
     blank = _padded(canonical_json({**fields, METADATA_KEY: metadata}))
-    metadata[HEADER_HASH_KEY] = hashlib.sha256(blank).hexdigest()
-    return _padded(canonical_json({**fields, METADATA_KEY: metadata}))
+    # Canonical text, so that this stands nowhere but in the metadata: inside a text every quote has a backslash.
+    place = f'"{HEADER_HASH_KEY}":"'.encode()
+    before, found, after = blank.partition(place + unset.encode())
+    assert found
+    return before + place + hashlib.sha256(blank).hexdigest().encode() + after
 
 
 def _padded(text: str) -> bytes:

@@ -10,6 +10,7 @@ for all.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -164,11 +165,21 @@ class Package:
         for name in set(self._header.entries) - set(self.specs):
             if container.view(self._file, self._header, name).any():
                 raise PackFormatError(f"{self.path}: padding {name} is not zero; the file was damaged, fetch it again")
-        for name, spec in self.specs.items():
-            if spec.dtype == "F32" and name not in ("embed", "head"):
+        if not self._is_small_part_finite():
+            for name in self._small_names():
                 self._check_finite(name)
+        for name in self.specs:
             if name.endswith(".scale") and not self.tensors[name][0] > 0:
                 raise PackFormatError(f"{self.path}: scale {name} is not above zero; pack the model again")
+
+    def _small_names(self) -> list[str]:
+        """The tensors before the large ones: all of them F32."""
+        return list(itertools.takewhile(lambda name: name != layout.FIRST_LARGE, self.specs))
+
+    def _is_small_part_finite(self) -> bool:
+        """Whether all numbers up to the first large tensor are finite: at once, padding too, which is zero."""
+        part = self._file.bytes_at(self._header.data_start, self.offset(layout.FIRST_LARGE))
+        return bool(np.isfinite(part.view("<f4")).all())
 
     def _check_finite(self, name: str) -> None:
         rows = max(1, limits.PACK_CHUNK_BYTES // 4 // max(1, int(np.prod(self.tensors[name].shape[1:]))))
@@ -188,8 +199,7 @@ def _read_metadata(header: container.Header, path: Path) -> tuple[Manifest, dict
         )
     if set(metadata) != expected:
         raise PackFormatError(f"{path}: metadata keys must be {', '.join(sorted(expected))}; the file is damaged")
-    fields = container.parse_json(header.raw, f"{path}: header")
-    if layout.encode_header(fields) != header.raw:
+    if layout.encode_header(header.fields) != header.raw:
         raise PackFormatError(
             f"{path}: the header is not in canonical form or does not match its own SHA-256; the file was damaged or"
             " written by another tool: fetch it again or pack the model again"

@@ -284,6 +284,12 @@ def test_deep_or_odd_json_is_refused_without_exhausting_the_stack(refusal, text,
     assert message in refusal(len(text).to_bytes(8, "little") + text)
 
 
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_a_string_that_never_ends_is_refused_at_once(refusal, end):
+    text = b'{"' + b'\\"' * 1_000_000 + end  # from each quote to the end: hours
+    assert "JSON" in refusal(len(text).to_bytes(8, "little") + text)
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"{}", b"null", b"[]", b'"nis"', b"{\xff}", b'{"a":1e999}', b'{"a":1}'])
 def test_json_that_is_no_header_is_refused(refusal, text):
     refusal(len(text).to_bytes(8, "little") + text)
