@@ -14,7 +14,7 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-enum { ROWS_IN_FLIGHT = 4, PREFETCH_BYTES = 4096 };
+enum { ROWS_IN_FLIGHT = 4, PREFETCH_BYTES = 6144 };
 
 ALWAYS_INLINE __m128i sum_of_quarters(__m512i sum_i32x16) {
     const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(sum_i32x16), _mm512_extracti64x4_epi64(sum_i32x16, 1));
@@ -29,14 +29,15 @@ ALWAYS_INLINE void rows_in_flight(const uint8_t *codes, size_t groups, const int
     __m512i low_i32x16[ROWS_IN_FLIGHT], high_i32x16[ROWS_IN_FLIGHT];
 #pragma GCC unroll 4
     for (size_t r = 0; r < count; r++) low_i32x16[r] = high_i32x16[r] = _mm512_setzero_si512();
+    /* The next rows are fetched in the order of memory, whichever row is multiplied. */
+    const char *ahead = (const char *)codes + ROWS_IN_FLIGHT * row_bytes + PREFETCH_BYTES;
     for (size_t at = 0; at < row_bytes; at += 64) {
         const __m512i low = _mm512_loadu_si512(activations + 2 * at);
         const __m512i high = _mm512_loadu_si512(activations + 2 * at + 64);
 #pragma GCC unroll 4
         for (size_t r = 0; r < count; r++) {
-            const uint8_t *bytes = codes + r * row_bytes + at;
-            _mm_prefetch((const char *)bytes + ROWS_IN_FLIGHT * row_bytes + PREFETCH_BYTES, _MM_HINT_T1);
-            const __m512i c = _mm512_loadu_si512(bytes);
+            _mm_prefetch(ahead + ROWS_IN_FLIGHT * at + 64 * r, _MM_HINT_T1);
+            const __m512i c = _mm512_loadu_si512(codes + r * row_bytes + at);
             low_i32x16[r] = _mm512_dpbusd_epi32(low_i32x16[r], _mm512_and_si512(c, low_half), low);
             high_i32x16[r] = _mm512_dpbusd_epi32(high_i32x16[r], _mm512_andnot_si512(low_half, c), high);
         }
