@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.errors import DeviceError, KernelUnavailableError, ModelError, NisEdgeError
 
-ABI: Final = 5
+ABI: Final = 6
 """NIS_ABI of the header this file was written for."""
 
 PATH: Final = Path(__file__).parent.parent / "native" / "libnis_engine.so"
@@ -42,6 +42,7 @@ NO_MEMORY: Final = 3
 NO_KERNEL: Final = 4
 TOKEN: Final = 5
 FULL: Final = 6
+NOT_FINITE: Final = 7
 BUSY: Final = 8
 NO_THREAD: Final = 12
 GONE: Final = 13
@@ -97,6 +98,26 @@ class TaskHead(ctypes.Structure):
     )
 
 
+SCREEN_PLANES: Final = ("nibbles", "ones", "halves")
+SCREEN_BOUNDS: Final = ("scales", "norms", "errors")
+"""Fields of nis_head_screen."""
+
+
+class HeadScreen(ctypes.Structure):
+    """nis_head_screen."""
+
+    _fields_ = tuple((name, Tensor) for name in (*SCREEN_PLANES, *SCREEN_BOUNDS))
+
+
+class ScreenPlaces(ctypes.Structure):
+    """nis_screen_places."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in (*SCREEN_PLANES, "scales", "norms")),
+        ("errors", c_void_p * 3),
+    )
+
+
 class Weights(ctypes.Structure):
     """nis_weights."""
 
@@ -104,6 +125,7 @@ class Weights(ctypes.Structure):
         ("architecture", Architecture),
         ("embed", Tensor),
         ("head", Tensor),
+        ("screen", HeadScreen),
         ("embed_dtype", c_uint32),
         ("head_dtype", c_uint32),
         ("norm", Tensor),
@@ -174,6 +196,11 @@ _PROTOTYPES: Final = {
     "nis_session_forward": (c_int, (c_void_p, c_void_p, c_size_t, c_int, c_void_p)),
     "nis_model_head_stats": (c_int, (c_void_p, POINTER(HeadStats))),
     "nis_model_screen_from": (c_int, (c_void_p, c_uint64)),
+    "nis_screen_pays": (c_uint32, (c_uint32, c_uint32, c_uint32)),
+    "nis_screen_make": (
+        c_int,
+        (c_char_p, c_void_p, c_uint32, c_size_t, c_uint32, POINTER(ScreenPlaces), POINTER(c_size_t)),
+    ),
     "nis_session_best": (c_int, (c_void_p, c_void_p, c_size_t, c_size_t, c_float, c_void_p, POINTER(c_size_t))),
     "nis_session_choose": (c_int, (c_void_p, c_void_p, c_size_t, c_void_p, c_void_p, c_size_t, POINTER(c_int32))),
     "nis_session_greedy": (c_int, (c_void_p, c_int32, c_int32, c_size_t, c_void_p, POINTER(c_size_t))),

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "head.h"
 #include "model.h"
 #include "rope.h"
 
@@ -494,7 +495,10 @@ static nis_status run_head(pass *p, size_t *failed) {
         if (!rms_norm(model, b->x + token * hidden, model->norm, hidden, normed)) mark_not_finite(p, token);
         if (!only_normed) work.rows[work.tokens++] = token;
     }
-    if (work.tokens > 0 && !atomic_load(&p->not_finite)) nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
+    if (work.tokens > 0 && !atomic_load(&p->not_finite)) {
+        nis_head_expect(model, false);
+        nis_pool_run(model->pool, head_rows, &work, model->a.vocab);
+    }
     if (!atomic_load(&p->not_finite)) return NIS_OK;
     *failed = item_at_fault(p);
     return NIS_NOT_FINITE;

@@ -22,8 +22,9 @@
  * halves e, and so on; what is left after the last bit is computed in full and sorted. Nothing of the result depends on
  * the screen: a coarser one leaves more rows to compute, never other tokens. tests/kernels holds it against sorting.
  *
- * Making it. The screen is made from the rows themselves, by the threads, a slice at each of the first evaluations after
- * the very first; rows without one are computed in full until then. It is no part of the package: record 0008. */
+ * Where it is from. A package may bring it (record 0017): then the first evaluation reads it where it is mapped. Else it
+ * is made from the rows themselves, by the threads, a slice at each of the first evaluations after the very first; rows
+ * without one are computed in full until then (record 0008). */
 #define _GNU_SOURCE
 #include "head.h"
 
@@ -31,7 +32,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "screen_making.h"
 
 enum {
     /* More candidates than a sixteenth of the vocabulary: nearly every row would be computed twice. */
@@ -49,17 +52,16 @@ enum {
 
 typedef struct nis_screen {
     size_t groups; /* of 256 columns */
-    uint8_t *nibbles, *bits[2]; /* [vocab] rows: planes of screen.h; bits[0] ones, bits[1] halves */
-    float *scales, *norms, *errors[NIS_SCREEN_LEVELS]; /* [vocab] */
-    size_t built;          /* rows that have planes */
-    float largest_norm, largest_error;
+    nis_screen_planes planes; /* [vocab] rows */
+    nis_screen_places made;   /* where this engine made them; all NULL where they are the package's */
+    size_t built;             /* rows that have planes */
+    double longest;           /* of their stand-ins, norms and errors: nis_screen_longest */
     size_t first_level;    /* 0: nibbles for all rows; 1: nibbles and ones */
     size_t since_level_0;
     int8_t *activations;   /* [groups * 256] */
     int32_t *dots;         /* [vocab]: twice the codes' product minus the middle's, in units of scale / 2 */
     uint32_t *list;        /* [vocab] */
-    char *scratch;         /* [threads]: a row as floats, a row as codes */
-    size_t scratch_bytes;
+    char *scratch;         /* [threads]: what making a row takes */
 } nis_screen;
 
 /* What the middle of level l's codes is worth per activation, in half codes: u = 4 n + 2 o + h - 31.5, and a plane that
@@ -82,7 +84,19 @@ typedef struct {
 
 static size_t row_bytes(const nis_model *model) { return (size_t)model->a.hidden * (model->head_dtype == NIS_F32 ? 4 : 2); }
 
-static const char *head_row(const nis_model *model, size_t row) { return (const char *)model->head + row * row_bytes(model); }
+const void *nis_head_row(const nis_model *model, size_t row) {
+    return (const char *)model->head + row * row_bytes(model);
+}
+
+/* In the latter case reading ahead would fill the memory with rows that nobody asks for. Pages shared with other tensors
+ * are left alone; a refusal costs speed only. */
+void nis_head_expect(nis_model *model, bool here_and_there) {
+    if (model->head_here_and_there == here_and_there) return;
+    model->head_here_and_there = here_and_there;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), head = (uintptr_t)model->head;
+    const uintptr_t first = (head + page - 1) / page * page, end = (head + model->a.vocab * row_bytes(model)) / page * page;
+    if (first < end) madvise((void *)first, end - first, here_and_there ? MADV_RANDOM : MADV_NORMAL);
+}
 
 /* ---- computing rows in full -------------------------------------------------------------------------------------- */
 
@@ -92,7 +106,7 @@ static void compute_rows(void *argument, size_t thread, size_t first, size_t end
     evaluation *e = argument;
     const size_t hidden = e->model->a.hidden;
     const nis_float_kernels *floats = e->model->kernels->floats;
-    floats->dot_rows(e->normed, head_row(e->model, first), e->model->head_dtype, hidden, end - first, hidden,
+    floats->dot_rows(e->normed, nis_head_row(e->model, first), e->model->head_dtype, hidden, end - first, hidden,
                      e->upper + first);
     if (floats->magnitude_bits(e->upper + first, end - first) >= NOT_FINITE_BITS) atomic_store(&e->not_finite, true);
 }
@@ -165,89 +179,65 @@ static void *large_memory(size_t bytes) {
 
 static void free_screen(nis_screen *s) {
     if (!s) return;
-    void *owned[] = {s->nibbles, s->bits[0], s->bits[1], s->scales, s->norms, s->errors[0], s->errors[1], s->errors[2],
+    const nis_screen_places *m = &s->made;
+    void *owned[] = {m->nibbles, m->ones, m->halves, m->scales, m->norms, m->errors[0], m->errors[1], m->errors[2],
                      s->activations, s->dots, s->list, s->scratch};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     free(s);
+}
+
+/* Room for the planes of all rows; false: there is none. */
+static bool make_room(nis_screen *s, size_t vocab, size_t hidden, size_t threads) {
+    nis_screen_places *m = &s->made;
+    m->nibbles = large_memory(vocab * s->groups * NIS_SCREEN_NIBBLE_BYTES);
+    m->ones = large_memory(vocab * s->groups * NIS_SCREEN_BIT_BYTES);
+    m->halves = large_memory(vocab * s->groups * NIS_SCREEN_BIT_BYTES);
+    m->scales = large_memory(vocab * sizeof(float));
+    m->norms = large_memory(vocab * sizeof(float));
+    for (size_t i = 0; i < NIS_SCREEN_LEVELS; i++) m->errors[i] = large_memory(vocab * sizeof(float));
+    s->scratch = calloc(threads, nis_screen_scratch_bytes(hidden)); /* a multiple of 256 * 5: every thread's is aligned */
+    s->planes = (nis_screen_planes){m->nibbles, {m->ones, m->halves}, m->scales, m->norms,
+                                    {m->errors[0], m->errors[1], m->errors[2]}};
+    return m->nibbles && m->ones && m->halves && m->scales && m->norms && m->errors[0] && m->errors[1] && m->errors[2] &&
+           s->scratch;
 }
 
 static nis_screen *make_screen(const nis_model *model) {
     const size_t vocab = model->a.vocab, hidden = model->a.hidden;
     nis_screen *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    s->groups = (hidden + NIS_SCREEN_GROUP_COLUMNS - 1) / NIS_SCREEN_GROUP_COLUMNS;
-    const size_t columns = s->groups * NIS_SCREEN_GROUP_COLUMNS;
-    s->nibbles = large_memory(vocab * s->groups * NIS_SCREEN_NIBBLE_BYTES);
-    for (size_t i = 0; i < 2; i++) s->bits[i] = large_memory(vocab * s->groups * NIS_SCREEN_BIT_BYTES);
-    s->scales = large_memory(vocab * sizeof(float));
-    s->norms = large_memory(vocab * sizeof(float));
-    for (size_t i = 0; i < NIS_SCREEN_LEVELS; i++) s->errors[i] = large_memory(vocab * sizeof(float));
-    s->activations = calloc(columns, 1);
+    s->groups = nis_screen_groups(hidden);
+    s->activations = calloc(s->groups * NIS_SCREEN_GROUP_COLUMNS, 1);
     s->dots = large_memory(vocab * sizeof(int32_t));
     s->list = large_memory(vocab * sizeof(uint32_t));
-    s->scratch_bytes = columns * (sizeof(float) + 1); /* a multiple of 256 * 5, so every thread's is aligned */
-    s->scratch = calloc(nis_pool_threads(model->pool), s->scratch_bytes);
-    if (!s->nibbles || !s->bits[0] || !s->bits[1] || !s->scales || !s->norms || !s->errors[0] || !s->errors[1] ||
-        !s->errors[2] || !s->activations || !s->dots || !s->list || !s->scratch) {
+    bool ready = s->activations && s->dots && s->list;
+    if (model->packed_screen.nibbles) {
+        s->planes = model->packed_screen;
+        s->built = vocab;
+        s->longest = nis_screen_longest(model->kernels->floats, &s->planes, 0, vocab);
+    } else {
+        ready = ready && make_room(s, vocab, hidden, nis_pool_threads(model->pool));
+    }
+    if (!ready) {
         free_screen(s);
         return NULL;
     }
     return s;
 }
 
-/* Eight codes at a time in one word: a compiler makes wide registers of that, whatever the instruction set. */
-static uint64_t eight(const int8_t *codes) {
-    uint64_t word;
-    memcpy(&word, codes, sizeof word);
-    return word;
-}
-
-static void pack_planes(const nis_screen *s, const int8_t *codes, size_t row) {
-    const uint64_t each = UINT64_C(0x0101010101010101);
-    uint8_t *nibbles = s->nibbles + row * s->groups * NIS_SCREEN_NIBBLE_BYTES;
-    for (size_t half = 0; half < 2 * s->groups; half++, nibbles += 64) {
-        const int8_t *c = codes + half * 128;
-        for (size_t j = 0; j < 64; j += 8) {
-            const uint64_t low = eight(c + j) >> 2 & 15 * each, high = eight(c + j + 64) >> 2 & 15 * each;
-            const uint64_t both = low | high << 4;
-            memcpy(nibbles + j, &both, sizeof both);
-        }
-    }
-    for (size_t plane = 0; plane < 2; plane++) {
-        uint8_t *bits = s->bits[plane] + row * s->groups * NIS_SCREEN_BIT_BYTES;
-        const int shift = 1 - (int)plane;
-        for (size_t group = 0; group < s->groups; group++, bits += NIS_SCREEN_BIT_BYTES) {
-            const int8_t *c = codes + group * NIS_SCREEN_GROUP_COLUMNS;
-            for (size_t j = 0; j < 32; j += 8) {
-                uint64_t packed = 0;
-                for (int k = 0; k < 8; k++) packed |= (eight(c + j + 32 * (size_t)k) >> shift & each) << k;
-                memcpy(bits + j, &packed, sizeof packed);
-            }
-        }
-    }
-}
-
 /* Items: rows from screen->built on. */
 static void screen_rows(void *argument, size_t thread, size_t item, size_t end) {
     evaluation *e = argument;
-    nis_screen *s = e->screen;
-    const size_t hidden = e->model->a.hidden, whole = (hidden + 7) / 8 * 8;
-    const size_t columns = s->groups * NIS_SCREEN_GROUP_COLUMNS;
-    float *x = (float *)(void *)(s->scratch + thread * s->scratch_bytes);
-    int8_t *codes = (int8_t *)(x + columns);
+    const nis_screen *s = e->screen;
+    const nis_model *model = e->model;
+    void *scratch = s->scratch + thread * nis_screen_scratch_bytes(model->a.hidden);
     for (; item < end; item++) {
         const size_t row = s->built + item;
-        nis_screen_row about;
-        if (!e->model->kernels->floats->screen_row(head_row(e->model, row), e->model->head_dtype, hidden, x, codes,
-                                                   &about)) {
+        if (!nis_screen_make_row(model->kernels->floats, nis_head_row(model, row), model->head_dtype, model->a.hidden,
+                                 scratch, row, &s->made)) {
             atomic_store(&e->not_finite, true);
             return;
         }
-        memset(codes + whole, 0, columns - whole);
-        pack_planes(s, codes, row);
-        s->scales[row] = about.scale;
-        s->norms[row] = about.norm;
-        for (size_t level = 0; level < NIS_SCREEN_LEVELS; level++) s->errors[level][row] = about.error[level];
     }
 }
 
@@ -257,10 +247,7 @@ static nis_status build_slice(evaluation *e) {
     const size_t count = slice < left ? slice : left;
     nis_pool_run(e->model->pool, screen_rows, e, count);
     if (atomic_load(&e->not_finite)) return NIS_NOT_FINITE;
-    for (size_t row = s->built; row < s->built + count; row++) {
-        s->largest_norm = fmaxf(s->largest_norm, s->norms[row]);
-        s->largest_error = fmaxf(s->largest_error, s->errors[0][row]);
-    }
+    s->longest = fmax(s->longest, nis_screen_longest(e->model->kernels->floats, &s->planes, s->built, count));
     s->built += count;
     return NIS_OK;
 }
@@ -290,20 +277,20 @@ static bool prepare(evaluation *e) {
     e->factor = (float)(step * 0.5);
     e->a = (float)((length + distance) * (1.0 + k) * (1.0 + 0x1p-20));
     e->b = (float)((distance + (length + distance) * k) * (1.0 + 0x1p-20));
-    return ((double)s->largest_norm + s->largest_error) * (length + distance) < 0x1p100;
+    return s->longest * (length + distance) < 0x1p100;
 }
 
 static void raise_uppers(evaluation *e, size_t row, size_t count) {
-    const nis_screen *s = e->screen;
-    e->model->kernels->floats->screen_uppers(s->dots + row, s->scales + row, s->norms + row, s->errors[e->level] + row,
-                                             count, e->factor, e->a, e->b, e->upper + row);
+    const nis_screen_planes *p = &e->screen->planes;
+    e->model->kernels->floats->screen_uppers(e->screen->dots + row, p->scales + row, p->norms + row,
+                                             p->errors[e->level] + row, count, e->factor, e->a, e->b, e->upper + row);
 }
 
 /* Adds bit plane `level - 1` of a row, so that its product is that of `level`. */
 static int32_t bit_product(const evaluation *e, size_t row, size_t level) {
     const nis_screen *s = e->screen;
-    const int32_t dot = e->model->kernels->screen->bits(s->bits[level - 1] + row * s->groups * NIS_SCREEN_BIT_BYTES,
-                                                        s->groups, s->activations);
+    const uint8_t *bits = s->planes.bits[level - 1] + row * s->groups * NIS_SCREEN_BIT_BYTES;
+    const int32_t dot = e->model->kernels->screen->bits(bits, s->groups, s->activations);
     return bit_worth[level - 1] * dot - (middle[level] - middle[level - 1]) * e->activation_sum;
 }
 
@@ -314,11 +301,11 @@ static void look_at_rows(void *argument, size_t thread, size_t first, size_t end
     if (end > s->built) compute_rows(e, thread, first > s->built ? first : s->built, end);
     if (end > s->built) end = s->built;
     if (first >= end) return;
-    e->model->kernels->screen->nibbles(s->nibbles + first * s->groups * NIS_SCREEN_NIBBLE_BYTES, end - first, s->groups,
-                                       s->activations, s->dots + first);
+    const uint8_t *nibbles = s->planes.nibbles + first * s->groups * NIS_SCREEN_NIBBLE_BYTES;
+    e->model->kernels->screen->nibbles(nibbles, end - first, s->groups, s->activations, s->dots + first);
     for (size_t row = first; row < end; row++) s->dots[row] = 8 * s->dots[row] - middle[0] * e->activation_sum;
     for (size_t row = first; e->level == 1 && row < end; row++) {
-        const uint8_t *ahead = s->bits[0] + row * s->groups * NIS_SCREEN_BIT_BYTES + 2048;
+        const uint8_t *ahead = s->planes.bits[0] + row * s->groups * NIS_SCREEN_BIT_BYTES + 2048;
         for (size_t line = 0; line < s->groups * NIS_SCREEN_BIT_BYTES; line += 64) __builtin_prefetch(ahead + line, 0, 2);
         s->dots[row] += bit_product(e, row, 1);
     }
@@ -333,7 +320,7 @@ static void look_at_listed(void *argument, size_t thread, size_t item, size_t en
     for (; item < end; item++) {
         const size_t row = e->list[item];
         if (item + 4 < end) {
-            const uint8_t *ahead = s->bits[e->level - 1] + e->list[item + 4] * s->groups * NIS_SCREEN_BIT_BYTES;
+            const uint8_t *ahead = s->planes.bits[e->level - 1] + e->list[item + 4] * s->groups * NIS_SCREEN_BIT_BYTES;
             for (size_t line = 0; line < s->groups * NIS_SCREEN_BIT_BYTES; line += 64) __builtin_prefetch(ahead + line);
         }
         s->dots[row] += bit_product(e, row, e->level);
@@ -365,8 +352,8 @@ static float lowest_of_best(evaluation *e, size_t count, float gap, nis_candidat
     float lowest = INFINITY, highest = -INFINITY;
     for (size_t i = 0; i < size; i++) {
         float logit;
-        floats->dot_rows(e->normed, head_row(e->model, (size_t)best[i].token), e->model->head_dtype, hidden, 1, hidden,
-                         &logit);
+        const void *row = nis_head_row(e->model, (size_t)best[i].token);
+        floats->dot_rows(e->normed, row, e->model->head_dtype, hidden, 1, hidden, &logit);
         lowest = logit < lowest ? logit : lowest;
         highest = logit > highest ? logit : highest;
     }
@@ -412,10 +399,18 @@ static nis_status best_screened(evaluation *e, size_t count, float gap, nis_cand
 
 /* ---- the door ---------------------------------------------------------------------------------------------------- */
 
+static bool is_worth(size_t vocab, size_t hidden, nis_dtype dtype, uint64_t from_bytes) {
+    return from_bytes <= vocab * hidden * (dtype == NIS_F32 ? 4 : 2) && hidden >= NIS_SCREEN_COLUMNS_MIN &&
+           hidden <= NIS_SCREEN_COLUMNS_MAX && vocab >= VOCABULARY_SHARE;
+}
+
+uint32_t nis_screen_pays(uint32_t vocab, uint32_t hidden, uint32_t dtype) {
+    return dtype <= NIS_BF16 && is_worth(vocab, hidden, (nis_dtype)dtype, NIS_SCREEN_FROM_BYTES);
+}
+
 bool nis_head_is_screened(const nis_model *model, size_t count) {
-    const size_t vocab = model->a.vocab, hidden = model->a.hidden;
-    return model->screen_from_bytes <= vocab * row_bytes(model) && hidden >= 8 && hidden <= NIS_SCREEN_COLUMNS_MAX &&
-           count <= vocab / VOCABULARY_SHARE;
+    return is_worth(model->a.vocab, model->a.hidden, model->head_dtype, model->screen_from_bytes) &&
+           count <= model->a.vocab / VOCABULARY_SHARE;
 }
 
 nis_status nis_head_best(nis_model *model, const float *normed, size_t count, float gap, nis_candidate *best,
@@ -427,16 +422,22 @@ nis_status nis_head_best(nis_model *model, const float *normed, size_t count, fl
     const bool screen = nis_head_is_screened(model, count);
     nis_head_stats *stats = &model->head_stats;
     stats->rows += vocab;
-    /* The first token after loading should not wait for the screen. */
-    if (screen && stats->evaluations++ > 0 && !model->screen) model->screen = make_screen(model);
+    /* The first token after loading should not wait for a screen to be made. */
+    const bool at_once = model->packed_screen.nibbles != NULL;
+    if (screen && !model->screen && (at_once || stats->evaluations > 0)) model->screen = make_screen(model);
+    stats->evaluations += screen;
     e.screen = model->screen;
     if (screen && e.screen) {
         if (e.screen->built < vocab) {
             const nis_status status = build_slice(&e);
             if (status != NIS_OK) return status;
         }
-        if (prepare(&e)) return best_screened(&e, count, gap, best, found);
+        if (prepare(&e)) {
+            nis_head_expect(model, e.screen->built == vocab);
+            return best_screened(&e, count, gap, best, found);
+        }
     }
+    nis_head_expect(model, false);
     stats->rows_computed += vocab;
     nis_pool_run(model->pool, compute_rows, &e, vocab);
     if (atomic_load(&e.not_finite)) return NIS_NOT_FINITE;
@@ -449,6 +450,7 @@ nis_status nis_head_all(nis_model *model, const float *normed, const float **log
     if (!model->head_values) model->head_values = large_memory(vocab * sizeof(float));
     if (!model->head_values) return NIS_NO_MEMORY;
     evaluation e = {.model = model, .normed = normed, .upper = model->head_values};
+    nis_head_expect(model, false);
     nis_pool_run(model->pool, compute_rows, &e, vocab);
     *logits = model->head_values;
     return atomic_load(&e.not_finite) ? NIS_NOT_FINITE : NIS_OK;

@@ -19,7 +19,7 @@ enum {
  * best k among the best k + m. Top-p alone needs the sum over all logits, hence all logits.
  *
  * The caller holds pass_lock. NIS_NOT_FINITE as for all logits, except that a logit that is infinite only because of
- * rounding is found wherever it is. */
+ * rounding is found wherever it is, and that with a screen from the package a damaged row is met only where it counts. */
 nis_status nis_head_best(nis_model *model, const float *normed, size_t count, float gap, nis_candidate *best,
                          size_t *found);
 
@@ -28,6 +28,12 @@ bool nis_head_is_screened(const nis_model *model, size_t count);
 
 /* All logits after `normed`, in memory of the model. The caller holds pass_lock. */
 nis_status nis_head_all(nis_model *model, const float *normed, const float **logits);
+
+/* Tells the system, if it is news, how the pages of the head will be read: all in order, or a row here and there. */
+void nis_head_expect(nis_model *model, bool here_and_there);
+
+/* A row of the head [hidden], of head_dtype. */
+const void *nis_head_row(const nis_model *model, size_t row);
 
 void nis_head_free(nis_model *model);
 

@@ -101,12 +101,15 @@ struct nis_model {
     uint64_t fingerprint;      /* of the weights; 0: not computed yet */
     atomic_size_t session_count;
 
+    nis_screen_planes packed_screen; /* [vocab], of the package; nibbles NULL: it has none */
+
     /* head.c: the output head's screen, made when it is first worth it. */
     struct nis_screen *screen;
     float *head_values; /* [vocab] */
     float *head_normed; /* [hidden] */
     nis_head_stats head_stats;
     uint64_t screen_from_bytes; /* smaller heads are computed in full */
+    bool head_here_and_there;   /* what the system was told of the head's pages */
 };
 
 typedef struct {

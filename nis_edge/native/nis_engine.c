@@ -13,6 +13,7 @@
 #include "model.h"
 #include "rope.h"
 #include "saved.h"
+#include "screen_making.h"
 
 uint32_t nis_abi(void) { return NIS_ABI; }
 
@@ -31,7 +32,7 @@ const char *nis_status_text(nis_status status) {
         case NIS_EMPTY: return "the session holds no position yet";
         case NIS_FORKED: return "the model was opened before fork(); open it in this process";
         case NIS_GONE: return "a rolling session gave back the positions that this needs";
-        case NIS_FORMAT: return "the saved bytes are damaged, or of another model or version";
+        case NIS_FORMAT: return "the bytes are damaged, or of another model or version";
         case NIS_NO_THREAD: return "the operating system refused a thread";
     }
     return "unknown status";
@@ -133,6 +134,49 @@ static nis_status take_matrix(const nis_ternary *t, size_t rows, size_t columns,
     return NIS_OK;
 }
 
+static nis_status take_plane(const nis_tensor *t, size_t rows, size_t row_bytes, const char *name, const uint8_t **plane,
+                             const complaint *c) {
+    if (!t->data) return refuse(c, NIS_SHAPE, "%s are missing", name);
+    if (t->bytes != (uint64_t)rows * row_bytes) {
+        return refuse(c, NIS_SHAPE, "%s have %llu bytes, need [%zu, %zu]", name, (unsigned long long)t->bytes, rows,
+                      row_bytes);
+    }
+    if ((uintptr_t)t->data % NIS_UNIT_BYTES) {
+        return refuse(c, NIS_SHAPE, "%s are not aligned to %d bytes", name, NIS_UNIT_BYTES);
+    }
+    *plane = t->data;
+    return NIS_OK;
+}
+
+/* The screen that the package brings, once it can be that of the head. */
+static nis_status take_screen(const nis_head_screen *from, nis_model *model, complaint *c) {
+    const size_t vocab = model->a.vocab, hidden = model->a.hidden, groups = nis_screen_groups(hidden);
+    nis_screen_planes *to = &model->packed_screen;
+    if (!from->nibbles.data) return NIS_OK;
+    snprintf(c->where, sizeof c->where, "screen");
+    if (hidden < NIS_SCREEN_COLUMNS_MIN || hidden > NIS_SCREEN_COLUMNS_MAX) {
+        return refuse(c, NIS_SHAPE, "a head of width %zu has none, it takes %d to %d", hidden, NIS_SCREEN_COLUMNS_MIN,
+                      NIS_SCREEN_COLUMNS_MAX);
+    }
+    TRY(take_plane(&from->nibbles, vocab, groups * NIS_SCREEN_NIBBLE_BYTES, "nibbles", &to->nibbles, c));
+    TRY(take_plane(&from->ones, vocab, groups * NIS_SCREEN_BIT_BYTES, "ones", &to->bits[0], c));
+    TRY(take_plane(&from->halves, vocab, groups * NIS_SCREEN_BIT_BYTES, "halves", &to->bits[1], c));
+    TRY(take_floats(&from->scales, vocab, "scales", &to->scales, c));
+    TRY(take_floats(&from->norms, vocab, "norms", &to->norms, c));
+    TRY(take_floats(&from->errors, NIS_SCREEN_LEVELS * vocab, "errors", &to->errors[0], c));
+    for (size_t level = 1; level < NIS_SCREEN_LEVELS; level++) to->errors[level] = to->errors[0] + level * vocab;
+    if (!isfinite(nis_screen_longest(model->kernels->floats, to, 0, vocab))) {
+        return refuse(c, NIS_SHAPE, "a scale, norm or error is not finite or below zero");
+    }
+    nis_head_expect(model, true);
+    const nis_status status = nis_screen_try(model);
+    if (status != NIS_OK) {
+        return refuse(c, status, status == NIS_FORMAT ? "is that of another head" : "%s", nis_status_text(status));
+    }
+    c->where[0] = '\0';
+    return NIS_OK;
+}
+
 static nis_status take_layer(const nis_architecture *a, const nis_layer *from, layer *to, const complaint *c) {
     const size_t attended = (size_t)a->heads * a->head_dim, kv = (size_t)a->kv_heads * a->head_dim;
     TRY(take_floats(&from->attn_norm, a->hidden, "attn_norm", &to->attn_norm, c));
@@ -197,6 +241,7 @@ static nis_status take_weights(const nis_weights *w, nis_model *model, complaint
         model->head = model->embed;
         model->head_dtype = model->embed_dtype;
     }
+    TRY(take_screen(&w->screen, model, c));
     TRY(take_floats(&w->norm, a->hidden, "norm", &model->norm, c));
     TRY(take_stack(a, w->layers, a->layers, "the trunk", &model->trunk, c));
     if (w->task_head_count > NIS_TASK_HEADS_MAX) {

@@ -4,7 +4,8 @@
  *   - Logits are the same bits for every instruction set, number of threads and chunking of the tokens.
  *   - Every size, token and position is checked before use; NaN and infinity are errors, never results.
  *   - A call that fails leaves the session at the position it had.
- *   - The library never prints, exits, or keeps the weights: they are read in place and must outlive the model.
+ *   - The library never prints, exits, or keeps the weights: they are read in place and must outlive the model. It tells the
+ *     system (madvise) how the pages of the output head will be read.
  *
  * A model may be used by several threads: passes of its sessions run one after another. A session belongs to one thread
  * at a time; a second one gets NIS_BUSY.
@@ -22,7 +23,7 @@ extern "C" {
 #define NIS_API __attribute__((visibility("default")))
 
 /* Raised whenever a struct or a function of this header changes; a binding compares it with the one it was written for. */
-#define NIS_ABI 5
+#define NIS_ABI 6
 NIS_API uint32_t nis_abi(void);
 
 typedef enum {
@@ -40,7 +41,7 @@ typedef enum {
     NIS_FORKED = 11,     /* the model was opened before fork(): its threads are in the parent */
     NIS_NO_THREAD = 12,  /* the operating system refused a thread */
     NIS_GONE = 13,       /* a rolling session gave back the positions that this needs */
-    NIS_FORMAT = 14,     /* saved bytes that are damaged, or of another model or version */
+    NIS_FORMAT = 14,     /* saved bytes or a screen that are damaged, or of another model or version */
 } nis_status;
 
 /* One line about a status. */
@@ -93,10 +94,20 @@ typedef struct {
     nis_tensor bias;       /* float32 [outputs] */
 } nis_task_head;
 
+/* The output head once more in a few bits, with bounds: what nis_screen_make makes of its rows, in the planes of screen.h.
+ * G is hidden / 256, rounded up; planes are 16-byte aligned. Bounds are float32, finite and not below zero. */
+typedef struct {
+    nis_tensor nibbles;       /* [vocab, 128 G] */
+    nis_tensor ones, halves;  /* [vocab, 32 G] */
+    nis_tensor scales, norms; /* [vocab] */
+    nis_tensor errors;        /* [3, vocab] */
+} nis_head_screen;
+
 typedef struct {
     nis_architecture architecture;
     nis_tensor embed; /* [vocab, hidden] of embed_dtype */
     nis_tensor head;  /* [vocab, hidden] of head_dtype; data NULL: tied to embed */
+    nis_head_screen screen; /* nibbles.data NULL: none, the model makes its own when it is first worth it */
     uint32_t embed_dtype, head_dtype;
     nis_tensor norm; /* float32 [hidden] */
     const nis_layer *layers;
@@ -124,6 +135,22 @@ NIS_API nis_status nis_model_screen_from(nis_model *model, uint64_t bytes);
 
 /* NIS_BUSY, and nothing is freed, while the model has sessions. NULL is fine. */
 NIS_API nis_status nis_model_free(nis_model *model);
+
+/* ---- packing the output head's screen ---------------------------------------------------------------------------- */
+
+/* 1 if a model reads a head of this shape through a screen unless nis_model_screen_from says otherwise, else 0. */
+NIS_API uint32_t nis_screen_pays(uint32_t vocab, uint32_t hidden, uint32_t dtype);
+
+/* Where the parts of nis_head_screen go, for the first of the rows that are made; errors level by level. */
+typedef struct {
+    uint8_t *nibbles, *ones, *halves;
+    float *scales, *norms, *errors[3];
+} nis_screen_places;
+
+/* Makes the screen of `count` rows [count, hidden] of a head: the same bytes on every instruction set (`isa` as in
+ * nis_model_create). NIS_NOT_FINITE: a row holds NaN or infinity, and *failed, if given, is its index. */
+NIS_API nis_status nis_screen_make(const char *isa, const void *rows, uint32_t dtype, size_t count, uint32_t hidden,
+                                   const nis_screen_places *to, size_t *failed);
 
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 

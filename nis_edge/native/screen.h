@@ -22,6 +22,7 @@ enum {
     NIS_SCREEN_BIT_BYTES = NIS_SCREEN_GROUP_COLUMNS / 8,
     /* So that 8 * 15 * 128 * columns, and the correction by the sum of activations, stay below 2^31. */
     NIS_SCREEN_COLUMNS_MAX = 1 << 16,
+    NIS_SCREEN_COLUMNS_MIN = 8,
     NIS_SCREEN_LEVELS = 3, /* nibbles alone, with ones, with halves too */
 };
 
@@ -34,6 +35,16 @@ typedef struct {
 
 /* AVX2 and NEON add products of nibbles in 16 bits: a lane gets 8 of at most 15 * 128 from 64 bytes. */
 _Static_assert(16 * 15 * 128 <= INT16_MAX, "16-bit sums of two groups of nibbles must not overflow");
+
+/* Where the rows of a screen stand: in a package, or where this engine made them. */
+typedef struct {
+    const uint8_t *nibbles, *bits[2]; /* [rows]: the planes above; bits[0] ones, bits[1] halves */
+    const float *scales, *norms, *errors[NIS_SCREEN_LEVELS]; /* [rows] */
+} nis_screen_planes;
+
+static inline size_t nis_screen_groups(size_t hidden) {
+    return (hidden + NIS_SCREEN_GROUP_COLUMNS - 1) / NIS_SCREEN_GROUP_COLUMNS;
+}
 
 typedef struct {
     /* dots[r] = sum of nibble * activation over `groups` groups of 256 columns, for consecutive rows. */

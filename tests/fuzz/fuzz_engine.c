@@ -6,6 +6,7 @@
  * read or write beyond a tensor, undefined arithmetic, leak or crash ends the run with the case's number.
  *
  * The contract of nis_engine.h stands: a tensor's `bytes` is what its `data` holds. Usage: fuzz_engine CASES FIRST_SEED */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,27 @@ static void give_layer(nis_layer *l, const nis_architecture *a) {
     give_ternary(&l->gate, a->ffn, a->hidden);
     give_ternary(&l->up, a->ffn, a->hidden);
     give_ternary(&l->down, a->hidden, a->ffn);
+}
+
+/* The head's screen, in half of the cases that can have one: right, so that what breaks it is the case's own. */
+static void give_screen(nis_weights *w) {
+    const nis_architecture *a = &w->architecture;
+    const nis_tensor *head = w->head.data ? &w->head : &w->embed;
+    const uint32_t dtype = w->head.data ? w->head_dtype : w->embed_dtype;
+    const size_t vocab = a->vocab, columns = (a->hidden + 255) / 256 * 256;
+    nis_head_screen *s = &w->screen;
+    if (a->hidden < 8 || below(2)) return;
+    give(&s->nibbles, vocab * columns / 2, 0);
+    give(&s->ones, vocab * columns / 8, 0);
+    give(&s->halves, vocab * columns / 8, 0);
+    give(&s->scales, vocab * 4, 1);
+    give(&s->norms, vocab * 4, 1);
+    give(&s->errors, 3 * vocab * 4, 1);
+    float *errors = (float *)(uintptr_t)s->errors.data;
+    const nis_screen_places to = {(uint8_t *)(uintptr_t)s->nibbles.data, (uint8_t *)(uintptr_t)s->ones.data,
+                                  (uint8_t *)(uintptr_t)s->halves.data, (float *)(uintptr_t)s->scales.data,
+                                  (float *)(uintptr_t)s->norms.data, {errors, errors + vocab, errors + 2 * vocab}};
+    nis_screen_make(NULL, head->data, dtype, vocab, a->hidden, &to, NULL); /* what is not finite is left as it is */
 }
 
 static uint32_t strange(uint32_t old) {
@@ -144,6 +166,7 @@ static void draw(fuzz_model *m) {
     m->w.head_dtype = below(3);
     give(&m->w.embed, (size_t)a->vocab * a->hidden * (m->w.embed_dtype ? 2 : 4), 1);
     if (below(2)) give(&m->w.head, (size_t)a->vocab * a->hidden * (m->w.head_dtype ? 2 : 4), 1);
+    give_screen(&m->w);
     give(&m->w.norm, a->hidden * 4, 1);
     for (uint32_t i = 0; i < a->layers; i++) give_layer(&m->layers[i], a);
     m->w.layers = m->layers;
@@ -198,6 +221,10 @@ static void break_descriptor(fuzz_model *m) {
 static void use(nis_model *model, const fuzz_model *m) {
     const uint32_t vocab = m->w.architecture.vocab, context = m->w.architecture.context;
     nis_session *session = NULL;
+    if (below(4)) nis_model_screen_from(model, 0);
+    /* Codes that change under the model are noise too; where they lie is checked, and all that they lead to. */
+    nis_tensor planes[] = {m->w.screen.nibbles, m->w.screen.ones, m->w.screen.halves};
+    for (uint32_t i = below(4); i > 0 && planes[0].data; i--) spoil(&planes[below(3)]);
     const uint32_t positions = below(4) ? context : strange(context);
     if (nis_session_create(model, positions > 4096 && positions <= context ? 4096 : positions, (nis_dtype)below(3),
                            &session) != NIS_OK) {
@@ -215,7 +242,7 @@ static void use(nis_model *model, const fuzz_model *m) {
         const size_t room = wanted == NIS_ALL_LOGITS ? count * vocab : vocab;
         float *logits = malloc((room ? room : 1) * sizeof *logits);
         size_t made = 0;
-        switch (below(5)) {
+        switch (below(6)) {
             case 0: case 1: nis_session_forward(session, tokens, count, wanted, logits); break;
             case 2: nis_session_greedy(session, tokens[0] = (int32_t)below(vocab), -1, 1 + below(32), generated, &made); break;
             case 3: {
@@ -225,6 +252,15 @@ static void use(nis_model *model, const fuzz_model *m) {
                 break;
             }
             case 4: nis_session_rewind(session, below(40)); break;
+            case 5: {
+                nis_candidate best[2];
+                const nis_status status =
+                    nis_session_best(session, tokens, count, 1 + below(2), below(2) ? INFINITY : 1.0f, best, &made);
+                for (size_t i = 0; status == NIS_OK && i < made; i++) {
+                    if (best[i].token < 0 || (uint32_t)best[i].token >= vocab || !isfinite(best[i].logit)) abort();
+                }
+                break;
+            }
         }
         free(logits);
     }

@@ -3,7 +3,9 @@
  *   ternary   every offered instruction set against sums counted one weight at a time in 64 bits
  *   float     every offered instruction set against scalar, bit for bit
  *   forward   logits and task heads of random models: one hash for every instruction set, number of threads, chunking
- *   head      the best tokens are those that sorting all logits gives, over heads made to mislead a screen
+ *   head      the best tokens are those that sorting all logits gives, over heads made to mislead a screen, with a screen
+ *             that the engine makes and with one that it is given
+ *   screen    one hash of the screens' bytes for every instruction set
  *   host      a host program that rounds downwards gets the same bits, and its rounding back
  *   sessions  rewinding, refusals, cancelling, two threads on one session
  *   sharing   forks, batches, saved and restored sessions: the bits of one session alone; hostile bytes refused
@@ -578,9 +580,35 @@ static void check_choice(nis_session *session, nis_session *plain, const nis_mod
     }
 }
 
+enum { HEAD_WIDTH = 328, HEAD_ROWS = 1501, HEAD_GROUPS = 2 };
+
+static recipe head_recipe(nis_dtype dtype) {
+    return (recipe){"head", {HEAD_WIDTH, 64, 1, 2, 1, 32, HEAD_ROWS, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, dtype, 0,
+                    {0}, 0};
+}
+
+/* The screen of a model's head as a package would bring it. */
+static nis_status give_screen(test_model *m, const char *isa, size_t *failed) {
+    const size_t planes[3] = {HEAD_GROUPS * 128, HEAD_GROUPS * 32, HEAD_GROUPS * 32};
+    nis_tensor *const tensors[6] = {&m->w.screen.nibbles, &m->w.screen.ones,  &m->w.screen.halves,
+                                    &m->w.screen.scales,  &m->w.screen.norms, &m->w.screen.errors};
+    for (size_t i = 0; i < 6; i++) {
+        const size_t bytes = HEAD_ROWS * (i < 3 ? planes[i] : i == 5 ? 3 * sizeof(float) : sizeof(float));
+        uint8_t *memory = keep(m, allocate(bytes));
+        memset(memory, 0xa5, bytes); /* every byte must be written */
+        *tensors[i] = (nis_tensor){memory, bytes};
+    }
+    float *errors = (float *)(uintptr_t)m->w.screen.errors.data;
+    const nis_screen_places to = {
+        (uint8_t *)(uintptr_t)m->w.screen.nibbles.data, (uint8_t *)(uintptr_t)m->w.screen.ones.data,
+        (uint8_t *)(uintptr_t)m->w.screen.halves.data,  (float *)(uintptr_t)m->w.screen.scales.data,
+        (float *)(uintptr_t)m->w.screen.norms.data,     {errors, errors + HEAD_ROWS, errors + 2 * HEAD_ROWS}};
+    return nis_screen_make(isa, m->w.head.data, m->w.head_dtype, HEAD_ROWS, HEAD_WIDTH, &to, failed);
+}
+
 static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_pattern pattern, uint32_t threads, int hot,
-                               nis_head_stats *total) {
-    const recipe r = {"head", {328, 64, 1, 2, 1, 32, 1501, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, dtype, 0, {0}, 0};
+                               int packed, nis_head_stats *total) {
+    const recipe r = head_recipe(dtype);
     test_model m;
     make_test_model(&m, &r);
     const int misleading = pattern == HEAD_ERRORS || pattern == HEAD_STEPS; /* for one token only */
@@ -592,7 +620,9 @@ static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_patte
         h[i] = copysignf(pattern == HEAD_ERRORS ? 1.0f : i == 77 ? 1.27f : 0.0045f, h[i]);
     }
     shape_head(&m, pattern, h);
-    nis_model *model = open_model(&m, isa, threads), *other = open_model(&m, isa, 1);
+    nis_model *other = open_model(&m, isa, 1);
+    if (packed) CHECK(give_screen(&m, isa, NULL) == NIS_OK, "screen of head pattern %d", pattern);
+    nis_model *model = open_model(&m, isa, threads);
     nis_session *session, *plain;
     CHECK(nis_session_create(model, 8, NIS_F32, &session) == NIS_OK, "session");
     CHECK(nis_session_create(other, 8, NIS_F32, &plain) == NIS_OK, "session");
@@ -606,6 +636,7 @@ static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_patte
     nis_head_stats stats;
     CHECK(nis_model_head_stats(model, &stats) == NIS_OK && stats.evaluations > 0, "statistics");
     CHECK(stats.rows_screened > 0, "the screen was not used");
+    CHECK(!packed || stats.rows_screened == stats.evaluations * HEAD_ROWS, "a packed screen serves from the first token on");
     total->rows += stats.rows;
     total->rows_screened += stats.rows_screened;
     total->rows_refined += stats.rows_refined;
@@ -617,6 +648,93 @@ static void check_head_pattern(const char *isa, nis_dtype dtype, enum head_patte
     free_test_model(&m);
 }
 
+/* Bytes of all screens: one hash, whoever makes them. */
+static uint64_t screen_hash(const char *isa) {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (int pattern = 0; pattern < HEAD_ERRORS; pattern++) {
+        for (int dtype = NIS_F32; dtype <= NIS_BF16; dtype++) {
+            const recipe r = head_recipe((nis_dtype)dtype);
+            test_model m;
+            make_test_model(&m, &r);
+            shape_head(&m, (enum head_pattern)pattern, NULL);
+            CHECK(give_screen(&m, isa, NULL) == NIS_OK, "screen of head pattern %d", pattern);
+            const nis_tensor tensors[6] = {m.w.screen.nibbles, m.w.screen.ones,  m.w.screen.halves,
+                                           m.w.screen.scales,  m.w.screen.norms, m.w.screen.errors};
+            for (size_t i = 0; i < 6; i++) hash = fnv1a(hash, tensors[i].data, tensors[i].bytes);
+            free_test_model(&m);
+        }
+    }
+    return hash;
+}
+
+static void check_screens(void) {
+    const uint64_t truth = screen_hash("scalar");
+    const char *isa;
+    for (uint32_t i = 0; (isa = nis_isa_offered(i)) != NULL; i++) {
+        CHECK(screen_hash(isa) == truth, "%s makes other screens", isa);
+    }
+    printf("screen %016llx\n", (unsigned long long)truth);
+}
+
+/* A screen that can't be the head's is refused when the model is made. */
+static void check_screen_refusals(void) {
+    const recipe r = head_recipe(NIS_F16);
+    test_model m;
+    make_test_model(&m, &r);
+    CHECK(give_screen(&m, NULL, NULL) == NIS_OK, "screen");
+    nis_model *model = NULL;
+    char message[256];
+#define SCREEN_REFUSED(change, status)                                                                       \
+    do {                                                                                                     \
+        nis_weights w = m.w;                                                                                 \
+        nis_head_screen *const s = &w.screen;                                                                \
+        (void)s;                                                                                             \
+        change;                                                                                              \
+        const nis_status got = nis_model_create(&w, NULL, 1, &model, message, sizeof message);               \
+        CHECK(got == (status) && model == NULL, "%s: status %d, %s", #change, got, message);                 \
+    } while (0)
+    SCREEN_REFUSED(s->nibbles.bytes -= 64, NIS_SHAPE);
+    SCREEN_REFUSED(s->ones.data = NULL, NIS_SHAPE);
+    SCREEN_REFUSED(s->halves.data = (const char *)s->halves.data + 1, NIS_SHAPE);
+    SCREEN_REFUSED(s->norms.bytes += 4, NIS_SHAPE);
+    SCREEN_REFUSED(s->errors.bytes = s->norms.bytes, NIS_SHAPE);
+    SCREEN_REFUSED(s->scales = s->norms, NIS_FORMAT);
+    SCREEN_REFUSED(s->ones = s->halves, NIS_FORMAT);
+    SCREEN_REFUSED(w.head = w.embed; w.head_dtype = NIS_F32, NIS_FORMAT);
+    float *errors = (float *)(uintptr_t)m.w.screen.errors.data, kept = errors[4000];
+    const float wild[] = {NAN, -NAN, INFINITY, -INFINITY, -1.0f, -0.0f};
+    for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
+        errors[4000] = wild[i];
+        SCREEN_REFUSED((void)s, NIS_SHAPE);
+    }
+    errors[4000] = kept;
+    /* Huge numbers that are finite turn the screen off, as nothing can be said of such rows. */
+    const float huge = 3e38f;
+    memcpy(&errors[4000], &huge, sizeof huge);
+    nis_model *other = open_model(&m, NULL, 2);
+    nis_session *session;
+    nis_candidate best;
+    nis_head_stats stats;
+    size_t found;
+    const int32_t token = 1;
+    CHECK(nis_model_screen_from(other, 0) == NIS_OK, "screen from 0 bytes");
+    CHECK(nis_session_create(other, 8, NIS_F32, &session) == NIS_OK, "session");
+    CHECK(nis_session_best(session, &token, 1, 1, INFINITY, &best, &found) == NIS_OK && found == 1, "best");
+    CHECK(nis_model_head_stats(other, &stats) == NIS_OK && stats.rows_screened == 0, "beyond what can be screened");
+    nis_session_free(session);
+    nis_model_free(other);
+
+    const nis_screen_places none = {0};
+    size_t failed = 0;
+    CHECK(nis_screen_make(NULL, m.w.head.data, NIS_F16, 1, HEAD_WIDTH, &none, NULL) == NIS_ARGUMENT, "nowhere to go");
+    ((uint16_t *)(uintptr_t)m.w.head.data)[1400 * HEAD_WIDTH + 5] = 0x7c00; /* infinity */
+    CHECK(give_screen(&m, NULL, &failed) == NIS_NOT_FINITE && failed == 1400, "row %zu is not finite", failed);
+    free_test_model(&m);
+    CHECK(nis_screen_pays(128256, 2560, NIS_F16) == 1 && nis_screen_pays(4096, 192, NIS_F16) == 0, "what pays");
+    CHECK(nis_screen_pays(2097152, 2, NIS_F32) == 0 && nis_screen_pays(15, 1 << 20, NIS_F32) == 0, "what can't be");
+    CHECK(nis_screen_pays(16384, 256, NIS_BF16) == 1 && nis_screen_pays(16383, 256, NIS_BF16) == 0, "8 MiB");
+}
+
 static void check_head(const char *isa, int quick) {
     nis_head_stats total = {0};
     const unsigned long before = checks;
@@ -624,9 +742,12 @@ static void check_head(const char *isa, int quick) {
         for (int dtype = NIS_F32; dtype <= NIS_BF16; dtype++) {
             if (pattern == HEAD_TINY && dtype == NIS_F16) continue;
             for (int hot = 0; hot < 2; hot++) {
-                if (quick && (pattern + dtype + hot) % 2) continue;
                 if (hot && (pattern == HEAD_ERRORS || pattern == HEAD_STEPS)) continue;
-                check_head_pattern(isa, (nis_dtype)dtype, (enum head_pattern)pattern, hot ? 1 : 3, hot, &total);
+                for (int packed = 0; packed < 2; packed++) {
+                    if (quick && (pattern + dtype + hot + packed) % 2) continue;
+                    check_head_pattern(isa, (nis_dtype)dtype, (enum head_pattern)pattern, hot ? 1 : 3, hot, packed,
+                                       &total);
+                }
             }
         }
     }
@@ -635,7 +756,7 @@ static void check_head(const char *isa, int quick) {
            (unsigned long long)total.rows_refined, (unsigned long long)total.rows_computed);
 
     /* Damage in the head is an error in whichever row it is, as soon as the row's slice of the screen is made. */
-    const recipe r = {"head", {328, 64, 1, 2, 1, 32, 1501, 64, NIS_RELU2, 0, 1e-5f, 10000.0}, NIS_F32, NIS_F32, 0, {0}, 0};
+    const recipe r = head_recipe(NIS_F32);
     test_model m;
     make_test_model(&m, &r);
     ((float *)(uintptr_t)m.w.head.data)[1400 * 328 + 5] = NAN;
@@ -1183,11 +1304,13 @@ int main(int argc, char **argv) {
     check_constraints();
     if (threads_only) {
         nis_head_stats total = {0};
-        check_head_pattern(NULL, NIS_F32, HEAD_RANDOM, 3, 0, &total);
+        for (int packed = 0; packed < 2; packed++) check_head_pattern(NULL, NIS_F32, HEAD_RANDOM, 3, 0, packed, &total);
     }
+    if (!threads_only) check_screens();
     check_host_environment();
     check_sharing();
     check_refusals();
+    check_screen_refusals();
     check_sessions();
     printf("%lu checks, %lu failed\n", checks, failures);
     return failures != 0;
