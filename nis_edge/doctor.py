@@ -307,7 +307,7 @@ def check_disk(patient: Patient) -> Iterator[Finding]:
 
 def check_model(patient: Patient) -> Iterator[Finding]:
     """The package is whole, and the engine computes on this machine what its publisher recorded."""
-    from nis_edge.engine import golden
+    from nis_edge.engine import golden, head_screen
     from nis_edge.engine.model import Model
 
     if patient.package is None:
@@ -317,6 +317,7 @@ def check_model(patient: Patient) -> Iterator[Finding]:
     try:
         with Model.open(patient.package) as model:
             model.package.check_content()
+            head_screen.check(model.package)
             faults = golden.differences(model)
             name = f"{model.manifest.model.id} {model.manifest.model.version}"
     except (NisEdgeError, OSError) as error:

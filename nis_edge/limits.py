@@ -115,6 +115,10 @@ SHA instructions); larger ones only by `verify` and by the trial of an update.""
 PACK_CHUNK_BYTES: Final = 4 * MIB
 """How much is hashed, scanned, converted or written at a time, so that packing needs little memory."""
 
+PACK_SCREEN_COLUMNS_MIN: Final = 8
+PACK_SCREEN_COLUMNS_MAX: Final = 1 << 16
+"""Width of a head that can have a screen: nis_edge/native/screen.h bounds its sums by them."""
+
 PACK_STOP_TOKENS_MAX: Final = 64
 """Tokens that end a text; public models name up to five."""
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from nis_edge.engine import golden
+from nis_edge.engine import golden, head_screen
 from nis_edge.errors import NisEdgeError
 from nis_edge.limits import GIB, UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
 from nis_edge.pack.layout import Golden
@@ -71,6 +71,7 @@ def examine(
     try:
         with open_package(path, check_content=True) as package:
             manifest = package.manifest
+            head_screen.check(package)
         if not manifest.golden:
             raise CandidateError("the package carries no golden entries")
         if expected_golden is not None and golden_hash(manifest.golden) != expected_golden:

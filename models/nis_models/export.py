@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from nis_edge.engine import golden
+from nis_edge.engine import golden, head_screen
 from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError
 from nis_edge.judgement import WindowReader
@@ -194,6 +194,8 @@ def pack(
                 for item in simulated[:GOLDEN_WINDOWS]
             ]
         manifest = msgspec.structs.replace(manifest, golden=tuple(tests))
+        if head_screen.pays(manifest):
+            manifest, tensors = head_screen.with_screen(manifest, tensors)
         return write_package(out, manifest, tensors), folded
     finally:
         draft.unlink(missing_ok=True)

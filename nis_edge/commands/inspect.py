@@ -69,6 +69,12 @@ def _generation(manifest: Manifest) -> str:
     return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
 
 
+def _screen(package: Package) -> str:
+    """How much of the file says which rows of the output head need not be read."""
+    sizes = [array.nbytes for name, array in package.tensors.items() if name.startswith("screen.")]
+    return f"of the output head, {sum(sizes):,} bytes" if sizes else "none, the engine makes one where it is worth it"
+
+
 def _as_text(package: Package) -> str:
     import msgspec
 
@@ -98,6 +104,7 @@ def _as_text(package: Package) -> str:
             f"{manifest.quantisation.embed}, output head "
             + ("tied" if shape.tied_head else str(manifest.quantisation.head)),
         ),
+        ("screen", _screen(package)),
         ("task heads", task_heads or "none"),
         ("tokenizer", f"{manifest.tokenizer.kind} {listed}{more}".rstrip()),
         ("chat", "no template" if manifest.tokenizer.chat_template is msgspec.UNSET else "template carried as text"),

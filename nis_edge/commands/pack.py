@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--licence", metavar="SPDX", default="", help="licence of the weights, an SPDX expression")
     parser.add_argument("--no-tokenizer", action="store_true", help="leave the tokenizer out: token ids only")
     parser.add_argument("--no-golden", action="store_true", help="leave the self-test out (it runs the native engine)")
+    parser.add_argument(
+        "--no-screen",
+        action="store_true",
+        help="leave the output head's screen out: a smaller file, and every engine makes its own in memory (default: in"
+        " the package if the head is large enough for one)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     ambiguous = parser.add_argument_group("where the source does not say what its numbers mean")
     ambiguous.add_argument(
@@ -70,13 +76,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pack, and say what was made."""
+    from nis_edge.engine import head_screen
+
     if args.output.is_dir() or not args.output.parent.is_dir():
         raise ConfigError(f"{args.output}: is a folder or lies in none; name the file to write; nothing was written")
     try:
         checkpoint = _read(args)
         try:
             _check_tokenizer(checkpoint)
-            digest, manifest = _write(args.output, checkpoint.manifest, checkpoint.tensors, golden=not args.no_golden)
+            screen = not args.no_screen and head_screen.pays(checkpoint.manifest)
+            digest, manifest = _write(
+                args.output, checkpoint.manifest, checkpoint.tensors, golden=not args.no_golden, screen=screen
+            )
         finally:
             checkpoint.close()
     except MemoryError as error:
@@ -93,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
             "model": manifest.model.id,
             "weights": checkpoint.storage,
             "golden_self_tests": len(manifest.golden),
+            "screen": screen,
             "tokenizer": manifest.tokenizer.kind,
             "notes": list(checkpoint.notes),
         }
@@ -147,34 +159,47 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
         Tokenizer.from_bytes(np.asarray(checkpoint.tensors["tokenizer"]).tobytes())
 
 
-def _write(output: Path, manifest: Manifest, tensors: Mapping[str, Source], golden: bool) -> tuple[str, Manifest]:
+def _write(
+    output: Path, manifest: Manifest, tensors: Mapping[str, Source], *, golden: bool, screen: bool
+) -> tuple[str, Manifest]:
     """Write the package. With a self-test it is written aside first, run by the engine, and written with the result."""
     import msgspec
-    import numpy as np
 
-    from nis_edge.commands.progress import ByteProgress
     from nis_edge.engine import golden as self_test
-    from nis_edge.pack import layout
     from nis_edge.pack.reader import open_package
-    from nis_edge.pack.writer import write_package
 
-    total = sum(layout.nbytes(spec) for spec in layout.tensor_table(manifest) if spec.name != "tokenizer")
-    if "tokenizer" in tensors:
-        total += np.asarray(tensors["tokenizer"]).size
     if not golden:
-        return write_package(output, manifest, tensors, ByteProgress("packing", total)), manifest
+        return _finish(output, manifest, tensors, screen, "packing")
     from nis_edge.engine.model import Model
 
     untried = output.with_name(f".{output.name}.untried")
     try:
-        write_package(untried, manifest, tensors, ByteProgress("packing", total))
+        _finish(untried, manifest, tensors, False, "packing")
         model = Model.open(untried)
         try:
             manifest = msgspec.structs.replace(manifest, golden=(self_test.record(model),))
         finally:
             model.close()
         with open_package(untried, check_content=False) as package:
-            digest = write_package(output, manifest, package.tensors, ByteProgress("adding the self-test", total))
+            return _finish(output, manifest, package.tensors, screen, "adding the self-test")
     finally:
         untried.unlink(missing_ok=True)
-    return digest, manifest
+
+
+def _finish(
+    path: Path, manifest: Manifest, tensors: Mapping[str, Source], screen: bool, what: str
+) -> tuple[str, Manifest]:
+    """Write one file, with the output head's screen if wanted."""
+    import numpy as np
+
+    from nis_edge.commands.progress import ByteProgress
+    from nis_edge.engine import head_screen
+    from nis_edge.pack import layout
+    from nis_edge.pack.writer import write_package
+
+    if screen:
+        manifest, tensors = head_screen.with_screen(manifest, tensors)
+    total = sum(layout.nbytes(spec) for spec in layout.tensor_table(manifest) if spec.name != "tokenizer")
+    if "tokenizer" in tensors:
+        total += np.asarray(tensors["tokenizer"]).size
+    return write_package(path, manifest, tensors, ByteProgress(what, total)), manifest

@@ -22,12 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check; 0 when all is well, 1 when the engine computes something else than the package records."""
+    import msgspec
+
     from nis_edge.commands.progress import ByteProgress
+    from nis_edge.engine import head_screen
     from nis_edge.pack.reader import open_package
 
     with open_package(args.package, check_content=False) as package:
         total = sum(array.nbytes for array in package.tensors.values())
         package.check_content(ByteProgress("checking", total))
+        head_screen.check(package)
+        screen = package.manifest.screen is not msgspec.UNSET
         digest, tensors, goldens = package.sha256(), len(package.tensors), len(package.manifest.golden)
     isa: str | None = None
     faults: list[str] = []
@@ -46,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             "package": str(args.package),
             "sha256": digest,
             "tensors_checked": tensors,
+            "screen_checked": screen,
             "self_tests_run": goldens,
             "isa": isa,
             "faults": faults,
@@ -54,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_SELF_TEST_FAILED if faults else 0
     print(f"{args.package}  sha256 {digest}")
     print(f"{tensors} tensors: hashes, ternary codes and values are right")
+    if screen:
+        print("the output head's screen, made again from the head, is the package's")
     if not goldens:
         print("self-test: not run, the package brings none")
     elif not faults:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -250,6 +251,8 @@ class Model:
     def screen_from(self, head_bytes: int) -> None:
         """Screen output heads of at least so many bytes; the engine starts with 8 MiB. No result depends on it.
 
+        A screen that the package brings is mapped, one that the engine has to make takes 6 bits an element of the head.
+
         Args:
             head_bytes: 0 or more; 0 screens every head.
         """
@@ -318,6 +321,9 @@ class Model:
         if not shape.tied_head:
             weights.head = self._tensor("head")
             weights.head_dtype = library.DTYPES[manifest.quantisation.head or ""]
+        if manifest.screen is not msgspec.UNSET:
+            fields = (*library.SCREEN_PLANES, *library.SCREEN_BOUNDS)
+            weights.screen = library.HeadScreen(*(self._tensor(f"screen.{field}") for field in fields))
         return weights
 
     def _heads(self) -> ctypes.Array[library.TaskHead]:

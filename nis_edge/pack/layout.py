@@ -42,6 +42,12 @@ MATRICES: Final = ("q", "k", "v", "o", "gate", "up", "down")
 FIRST_LARGE: Final = "embed"
 """The first of the large tensors; all before it are F32, and small."""
 
+SCREEN_BOUNDS: Final = ("screen.scales", "screen.norms", "screen.errors")
+"""What a screen says of each row: F32, finite, not below zero."""
+
+SCREEN_COLUMNS: Final = 256
+"""Columns of a group in the planes of a screen (nis_edge/native/screen.h): a row is padded to a multiple of it."""
+
 FloatType = Literal["F32", "F16", "BF16"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -135,6 +141,15 @@ class TablesInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["evidence"] = "evidence"
 
 
+class ScreenInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That the output head's screen travels along: each row once more in 4, 1 and 1 bits, with bounds.
+
+    The kind names the rule by which its bytes follow from the head's.
+    """
+
+    kind: Literal["planes-4-1-1"]
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The typed content of the metadata key ``nis``."""
 
@@ -149,6 +164,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     licence: str = ""
     lineage: dict[str, Any] = {}
     generation: Generation | msgspec.UnsetType = msgspec.UNSET
+    screen: ScreenInfo | msgspec.UnsetType = msgspec.UNSET
     format: int = FORMAT_VERSION
 
 
@@ -185,6 +201,7 @@ def tensor_table(manifest: Manifest) -> list[TensorSpec]:
                 (large if spec.matrix else small).append(spec)
         if stack == "trunk":
             small.append(TensorSpec("norm", "F32", (architecture.hidden,)))
+            large.extend(_screen_planes(manifest))
             if not architecture.tied_head:
                 assert manifest.quantisation.head is not None
                 large.append(TensorSpec("head", manifest.quantisation.head, (architecture.vocab, architecture.hidden)))
@@ -193,11 +210,36 @@ def tensor_table(manifest: Manifest) -> list[TensorSpec]:
         small.append(TensorSpec(f"{stack}.norm", "F32", (architecture.hidden,)))
         small.append(TensorSpec(f"{stack}.projection", "F32", (outputs, architecture.hidden)))
         small.append(TensorSpec(f"{stack}.bias", "F32", (outputs,)))
+    small.extend(_screen_bounds(manifest))
     if manifest.tables is not None:
         large.append(TensorSpec("tables", "U8", (-1,)))
     if manifest.tokenizer.kind != "none":
         large.append(TensorSpec("tokenizer", "U8", (-1,)))
     return small + large
+
+
+def head_name(manifest: Manifest) -> str:
+    """The tensor whose rows are the output head's: the embedding, if they are tied."""
+    return "embed" if manifest.architecture.tied_head else "head"
+
+
+def _screen_bounds(manifest: Manifest) -> Iterator[TensorSpec]:
+    """What a screen says of each row of the head; errors level by level."""
+    if manifest.screen is not msgspec.UNSET:
+        vocab = manifest.architecture.vocab
+        yield TensorSpec("screen.scales", "F32", (vocab,))
+        yield TensorSpec("screen.norms", "F32", (vocab,))
+        yield TensorSpec("screen.errors", "F32", (3, vocab))
+
+
+def _screen_planes(manifest: Manifest) -> Iterator[TensorSpec]:
+    """The codes of a screen, in the planes that are read one after another."""
+    if manifest.screen is not msgspec.UNSET:
+        vocab, hidden = manifest.architecture.vocab, manifest.architecture.hidden
+        columns = -(-hidden // SCREEN_COLUMNS) * SCREEN_COLUMNS
+        yield TensorSpec("screen.nibbles", "U8", (vocab, columns // 2))
+        yield TensorSpec("screen.ones", "U8", (vocab, columns // 8))
+        yield TensorSpec("screen.halves", "U8", (vocab, columns // 8))
 
 
 def _layer(prefix: str, architecture: Architecture) -> Iterator[TensorSpec]:
@@ -304,6 +346,11 @@ def _faults(manifest: Manifest) -> Iterator[str]:
             yield f"architecture.{field} must be above 0 and below 1e12"
     if architecture.tied_head != (manifest.quantisation.head is None):
         yield "quantisation.head must be null for a tied head and a dtype for one of its own"
+    if manifest.screen is not msgspec.UNSET and not (
+        limits.PACK_SCREEN_COLUMNS_MIN <= architecture.hidden <= limits.PACK_SCREEN_COLUMNS_MAX
+    ):
+        bounds = f"{limits.PACK_SCREEN_COLUMNS_MIN} to {limits.PACK_SCREEN_COLUMNS_MAX}"
+        yield f"screen: architecture.hidden must be {bounds} for a screen"
     yield from _task_head_faults(architecture)
     yield from _text_faults(manifest)
     yield from _golden_faults(manifest)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -171,6 +172,10 @@ class Package:
         for name in self.specs:
             if name.endswith(".scale") and not self.tensors[name][0] > 0:
                 raise PackFormatError(f"{self.path}: scale {name} is not above zero; pack the model again")
+        if self.manifest.screen is not msgspec.UNSET:
+            for name in layout.SCREEN_BOUNDS:
+                if np.signbit(self.tensors[name]).any():
+                    raise PackFormatError(f"{self.path}: tensor {name} holds numbers below zero; pack the model again")
 
     def _small_names(self) -> list[str]:
         """The tensors before the large ones: all of them F32."""

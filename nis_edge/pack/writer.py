@@ -224,6 +224,8 @@ def _check_values(spec: TensorSpec, values: Array, target: Path) -> None:
         raise PackFormatError(f"{target}: tensor {spec.name} holds NaN or infinity; an older file is untouched")
     if spec.name.endswith(".scale") and not values[0] > 0:
         raise PackFormatError(f"{target}: {spec.name} must be above zero; an older file is untouched")
+    if spec.name in layout.SCREEN_BOUNDS and np.signbit(values).any():
+        raise PackFormatError(f"{target}: {spec.name} must not be below zero; an older file is untouched")
 
 
 def _row_chunks(array: Array) -> Iterator[Array]:

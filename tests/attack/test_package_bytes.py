@@ -39,6 +39,13 @@ def tiny(tmp_path_factory) -> bytes:
     return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny.nis").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def screened(tmp_path_factory) -> bytes:
+    """The bytes of a small package that brings the output head's screen."""
+    path = tmp_path_factory.mktemp("packages") / "screened.nis"
+    return write_tiny_package(path, screen=True, **{**SMALL, "vocab": 32}).read_bytes()
+
+
 @pytest.fixture
 def refusal(tmp_path):
     """Opens bytes as a package, which must be refused, and returns the message."""
@@ -369,6 +376,11 @@ def set_in(path: str, value):
         ("golden", [{"tokens": [0], "logits_sha256": "0" * 63, "heads_sha256": {}}]),
         ("golden", [{"tokens": [0], "logits_sha256": "0" * 64, "heads_sha256": {"x": "0" * 64}}]),
         ("golden", [{"tokens": [0], "logits_sha256": "0" * 64, "heads_sha256": {}}] * 65),
+        ("screen", {"kind": "planes-4-1-1"}),
+        ("screen", {"kind": "planes-8"}),
+        ("screen", {}),
+        ("screen", None),
+        ("screen", True),
         ("model.id", ""),
         ("model.id", "a\nb"),
         ("licence", "x" * 1000),
@@ -396,6 +408,29 @@ def test_a_scale_that_is_no_scale_is_refused(small, refusal, value):
         data[:] = np.array([value], dtype="<f4").tobytes()
 
     refusal(with_tensor(small, "trunk.0.up.scale", change))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, -1.0, -0.0])
+@pytest.mark.parametrize("name", ["screen.scales", "screen.norms", "screen.errors"])
+def test_a_bound_of_the_screen_that_is_none_is_refused(screened, refusal, name, value):
+    def change(data):
+        data[-4:] = np.array([value], dtype="<f4").tobytes()
+
+    assert name in refusal(with_tensor(screened, name, change))
+
+
+@pytest.mark.parametrize("name", ["screen.nibbles", "screen.ones", "screen.halves", "screen.errors"])
+def test_a_screen_of_another_shape_or_missing_is_refused(screened, refusal, name):
+    header, body = split(screened)
+    header[name]["shape"] = [1, *header[name]["shape"]]
+    assert "the architecture demands" in refusal(join(header, body))
+    header, body = split(screened)
+    header[name.replace("screen", "scream")] = header.pop(name)
+    assert f"lacks tensor {name}" in refusal(join(header, body))
+
+
+def test_a_screen_that_the_manifest_does_not_name_is_refused(screened, refusal):
+    assert "no part of the architecture" in refusal(with_manifest(screened, lambda manifest: manifest.pop("screen")))
 
 
 @pytest.mark.parametrize("name", ["trunk.0.ffn_norm", "norm", "embed"])

@@ -38,14 +38,17 @@ def tokenizer_json() -> bytes:
     return tiny_tokenizer_json()
 
 
+BARE: dict[str, Any] = {"tokenizer": False, "task_heads": {}, "vocab": 32, "tied_head": False, "embed": "F16"}
+PACKAGES: dict[str, dict[str, Any]] = {"package": {}, "package-bare": BARE, "package-screen": {**BARE, "screen": True}}
+
+
 @functools.cache
-def package(tokenizer: bool) -> bytes:
+def package(kind: str) -> bytes:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         shape = {"hidden": 24, "ffn": 40, "heads": 3, "kv_heads": 1, "head_dim": 8, "layers": 1, "context": 16}
-        extra = {} if tokenizer else {"task_heads": {}, "vocab": 32, "tied_head": False, "embed": "F16"}
-        return write_tiny_package(Path(folder) / "a.nis", tokenizer=tokenizer, **{**shape, **extra}).read_bytes()
+        return write_tiny_package(Path(folder) / "a.nis", **{**shape, **PACKAGES[kind]}).read_bytes()
 
 
 @functools.cache
@@ -117,15 +120,15 @@ def folder(kind: str) -> Files:
 def make_case(kind: str, seed: int) -> Files:
     """The damaged input of a case."""
     random = Random(f"{kind} {seed}")
-    if kind.startswith("package"):
-        return {"a.nis": _damaged_package(package(kind == "package"), random)}
+    if kind in PACKAGES:
+        return {"a.nis": _damaged_package(package(kind), random)}
     if kind.startswith("gguf-"):
         return {"a.gguf": _damaged_gguf(gguf(kind.removeprefix("gguf-")), random)}
     return _damaged_folder(folder(kind.removeprefix("folder-")), random)
 
 
 KINDS = (
-    "package", "package-bare", "gguf-TQ2_0", "gguf-TQ1_0", "gguf-I2_S", "gguf-F16", "gguf-llama",
+    *PACKAGES, "gguf-TQ2_0", "gguf-TQ1_0", "gguf-I2_S", "gguf-F16", "gguf-llama",
     "folder-bitnet", "folder-llama",
 )  # fmt: skip
 

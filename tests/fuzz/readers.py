@@ -88,6 +88,9 @@ def _run(path: Path) -> None:
         positions = min(4, model.manifest.architecture.context)
         logits = model.session(positions).forward([0] * min(2, positions))
         assert np.isfinite(logits).all()
+        model.screen_from(0)
+        tokens, values = model.session(positions).best([0], 1)
+        assert 0 <= tokens[0] < model.manifest.architecture.vocab and np.isfinite(values).all()
     finally:
         model.close()
 

@@ -20,9 +20,10 @@ def sorted_logits(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, logits[order]
 
 
+@pytest.mark.parametrize("screen", [False, True], ids=["made", "packed"])
 @pytest.mark.parametrize("isa", probe.ISAS)
-def test_the_best_tokens_are_those_of_all_logits(tmp_path: Path, isa: str) -> None:
-    with Model.open(write_tiny_package(tmp_path / "m.nis", seed=3), isa=isa, threads=2) as model:
+def test_the_best_tokens_are_those_of_all_logits(tmp_path: Path, isa: str, screen: bool) -> None:
+    with Model.open(write_tiny_package(tmp_path / "m.nis", seed=3, screen=screen), isa=isa, threads=2) as model:
         model.screen_from(0)
         vocab = model.manifest.architecture.vocab
         session, plain = model.session(), model.session()
@@ -45,8 +46,9 @@ def test_a_gap_keeps_only_tokens_near_the_best(tmp_path: Path) -> None:
         assert found.tolist() == tokens[: int((values >= values[0] - np.float32(gap)).sum())].tolist()
 
 
-def test_greedy_goes_on_with_the_best_token_while_the_screen_is_made(tmp_path: Path) -> None:
-    with Model.open(write_tiny_package(tmp_path / "m.nis", seed=5), threads=2) as model:
+@pytest.mark.parametrize("screen", [False, True], ids=["made", "packed"])
+def test_greedy_goes_on_with_the_best_token_while_the_screen_is_made(tmp_path: Path, screen: bool) -> None:
+    with Model.open(write_tiny_package(tmp_path / "m.nis", seed=5, screen=screen), threads=2) as model:
         model.screen_from(0)
         session, plain = model.session(), model.session()
         token = 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nis_edge.engine.head_screen import with_screen
 from nis_edge.pack.layout import (
     Architecture,
     Golden,
@@ -130,16 +131,20 @@ def tiny_tensors(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray | Te
     return tensors
 
 
-def write_tiny_package(path: str | os.PathLike[str], seed: int = 0, **options: Any) -> Path:
+def write_tiny_package(path: str | os.PathLike[str], seed: int = 0, *, screen: bool = False, **options: Any) -> Path:
     """Write a tiny random package.
 
     Args:
         path: where.
         seed: of the weights.
+        screen: whether it brings the output head's screen.
         options: of ``tiny_manifest``: fields of the architecture, ``specials``, ``tokenizer``, ``embed``, ``golden``.
     """
     manifest = tiny_manifest(**options)
-    write_package(path, manifest, tiny_tensors(manifest, seed))
+    tensors: dict[str, Any] = dict(tiny_tensors(manifest, seed))
+    if screen:
+        manifest, tensors = with_screen(manifest, tensors)
+    write_package(path, manifest, tensors)
     return Path(path)
 
 

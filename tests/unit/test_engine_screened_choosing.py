@@ -20,10 +20,11 @@ VOCAB = 4800
 """The screen serves a sixteenth of the vocabulary at most."""
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[(1, False), (2, False), (2, True)], ids=["made 1", "made 2", "packed"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    path = tmp_path_factory.mktemp("screened") / "tiny.nis"
-    with Model.open(write_tiny_package(path, seed=request.param, vocab=VOCAB, tokenizer=False)) as opened:
+    path, (seed, screen) = tmp_path_factory.mktemp("screened") / "tiny.nis", request.param
+    write_tiny_package(path, seed=seed, screen=screen, vocab=VOCAB, tokenizer=False)
+    with Model.open(path) as opened:
         opened.screen_from(0)
         yield opened
 
@@ -103,10 +104,14 @@ def test_a_failed_choice_reads_and_draws_nothing(model: Model) -> None:
 
 
 def test_every_instruction_set_chooses_the_same_through_the_screen(tmp_path: Path) -> None:
-    path = write_tiny_package(tmp_path / "m.nis", seed=8, vocab=VOCAB, tokenizer=False)
+    paths = [
+        write_tiny_package(tmp_path / name, seed=8, screen=screen, vocab=VOCAB, tokenizer=False)
+        for name, screen in (("made.nis", False), ("packed.nis", True))
+    ]
     made = set()
     for isa in library.offered_isas():
-        with Model.open(path, isa=isa, threads=2) as model:
-            model.screen_from(0)
-            made.add(tuple(both_ways(model, Sampling(temperature=0.9, top_k=12, seed=3), 30)[0]))
+        for path in paths:
+            with Model.open(path, isa=isa, threads=2) as model:
+                model.screen_from(0)
+                made.add(tuple(both_ways(model, Sampling(temperature=0.9, top_k=12, seed=3), 30)[0]))
     assert len(made) == 1

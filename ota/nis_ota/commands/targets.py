@@ -96,6 +96,7 @@ def number(text: str) -> float:
 
 def add_target(args: argparse.Namespace) -> None:
     """`nis-ota add-target`."""
+    from nis_edge.engine import head_screen
     from nis_edge.pack.reader import open_package
     from nis_edge.update.offer import golden_hash
     from nis_ota import rollouts
@@ -106,6 +107,7 @@ def add_target(args: argparse.Namespace) -> None:
         )
     with open_package(args.package, check_content=True) as package:
         manifest = package.manifest
+        head_screen.check(package)
     if not manifest.golden:
         raise PublisherError(
             f"{args.package} carries no golden entries, so no device could test it; pack it with nis-edge pack"
