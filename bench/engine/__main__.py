@@ -7,7 +7,7 @@ Each contestant sits in its own process with its model loaded; rounds go through
 of the machine falls on all alike. A figure is the median over rounds with its range; only the ratios mean anything
 on another day. The peers' environment needs `pip install llama-cpp-python gguf`; it may be this one. ONNX Runtime
 takes part on nis-base where `pip install -e '.[onnx]'` was done. The random models are written once, which takes some
-minutes and 3.3 GB; a run takes about five.
+minutes and 3.6 GB; a run takes about five.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def main() -> None:
 
 def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
     """Write the random models that are not there yet; return the contestants, ours first."""
-    package = files / f"{shape.name}.nis"
+    package = files / f"{shape.name}.screen.nis"
     if not package.exists():
         run_writer(
             sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, ""
@@ -178,6 +178,7 @@ def measure(
     singly: list[float] = []
     samples: dict[tuple[str, str], list[float]] = {}
     rss: dict[str, float] = {}
+    touched: dict[str, float] = {}
     try:
         for entry in entries:
             entry.start(threads, shape)
@@ -188,7 +189,7 @@ def measure(
                 decode = entry.ask(op="decode", tokens=decode_tokens, after=DECODE_AFTER)
                 samples.setdefault((entry.name, "prefill"), []).append(PREFILL_TOKENS / prefill["seconds"])
                 samples.setdefault((entry.name, "decode"), []).append(decode_tokens / decode["seconds"])
-                rss[entry.name] = decode["rss_mb"]
+                rss[entry.name], touched[entry.name] = decode["rss_mb"], decode["touched_mb"]
                 if entry.name == OURS and shape.name == "nis-base":
                     slower = entry.ask(op="decode_singly", tokens=decode_tokens, after=DECODE_AFTER)
                     singly.append(slower["seconds"] / decode["seconds"] - 1.0)
@@ -200,8 +201,7 @@ def measure(
             if singly:
                 extras["python_overhead"] = round(statistics.median(singly), 4)
             if shape.name == "2b4t":
-                touched = ours.path.stat().st_size / 2**20
-                extras["rss"] = {"peak_mb": rss[OURS], "bare_mb": ours.ready["bare_mb"], "touched_mb": touched}
+                extras["rss"] = {"peak_mb": rss[OURS], "bare_mb": ours.ready["bare_mb"], "touched_mb": touched[OURS]}
         extras.setdefault("checked", {}).update({entry.name: entry.ready["checked"] for entry in entries})
         loaded = {entry.name: entry.ready["load_s"] for entry in entries}
     finally:

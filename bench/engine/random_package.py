@@ -1,4 +1,7 @@
-"""Writes a `.nis` package of a shape with random ternary weights and an F16 head, as the peers' files have it."""
+"""Writes a `.nis` package of a shape with random ternary weights and an F16 head, as the peers' files have it.
+
+It carries the head's screen, as a package of `nis-edge pack` does.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from bench.engine.random_codes import random_code_bytes
 from bench.engine.shapes import Shape
+from nis_edge.engine import head_screen
 from nis_edge.pack.layout import Architecture, Manifest, ModelIdentity, Quantisation, tensor_table
 from nis_edge.pack.writer import Source, write_package
 
@@ -37,7 +41,10 @@ def write_random_package(path: Path, shape: Shape, seed: int = 0) -> None:
         licence="Apache-2.0",
         lineage={"weights": "random, for speed only"},
     )
-    write_package(path, manifest, random_tensors(manifest, rng))
+    tensors = random_tensors(manifest, rng)
+    if head_screen.pays(manifest):
+        manifest, tensors = head_screen.with_screen(manifest, tensors)
+    write_package(path, manifest, tensors)
 
 
 def random_tensors(manifest: Manifest, rng: np.random.Generator, embed_scale: float = 1.0) -> dict[str, Source]:

@@ -2,8 +2,9 @@
 
 Protocol, one JSON object a line. The first line out is {"ready": {"load_s": s, "checked": text}} after the first token
 was made and the logits were held against what they must be: a figure from a kernel that left its output untouched must
-not count. Then {"op": ..., "tokens": n, "after": k} answers {"seconds": s, "rss_mb": r}; "idle" answers the CPU seconds
-that this process used while it did nothing for one second. The end of input ends it.
+not count. Then {"op": ..., "tokens": n, "after": k} answers {"seconds": s, "rss_mb": r, "touched_mb": t}: the peak of
+resident memory, and how much of it are pages of the model's file. "idle" answers the CPU seconds that this process used
+while it did nothing for one second. The end of input ends it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ def main() -> None:
     rng = np.random.default_rng(1)
     for line in sys.stdin:
         try:
-            answer(**timed(contestant, json.loads(line), args.vocab, rng), rss_mb=rss_mb())
+            answer(
+                **timed(contestant, json.loads(line), args.vocab, rng),
+                rss_mb=rss_mb(),
+                touched_mb=touched_mb(args.path),
+            )
         except RuntimeError as error:
             answer(error=str(error))
 
@@ -111,6 +116,18 @@ def rss_mb() -> float:
     """Peak resident memory so far, of this program alone: getrusage would count the one it was started from."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def touched_mb(path: str) -> float:
+    """Resident memory of the pages of the model's file, screen of the head included where the file has one."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            inside = line.endswith(str(Path(path).resolve()))
+        elif inside and words[0] == "Rss:":
+            total += int(words[1])
+    return total / 1024
 
 
 def answer(**fields: object) -> None:
