@@ -30,9 +30,7 @@ from nis_edge.limits import KIB, UPDATE_KEYS_MAX, UPDATE_METADATA_SECONDS_MAX, U
 from nis_edge.update.bundle import Bundle
 from nis_edge.update.journal import RoleFloor
 from nis_edge.update.offer import OLD_MODEL_STAYS, Target
-
-ISSUED_FIELD: Final = "x-nis-issued"
-"""Field of the timestamp role, signed like the rest: seconds since the epoch at which it was made."""
+from nis_edge.update.time_floor import ISSUED_FIELD
 
 CHUNK_BYTES: Final = 16 * KIB
 

@@ -12,6 +12,9 @@ from typing import Final, Literal
 
 ClockState = Literal["synced", "bounded", "unknown"]
 
+ISSUED_FIELD: Final = "x-nis-issued"
+"""Field of the timestamp role, signed like the rest: seconds since the epoch at which it was made."""
+
 RELEASED_AT_S: Final = 1_793_491_200.0
 """2026-11-01T00:00:00Z, before the first release: no honest device runs this code earlier. Raised with each release."""
 

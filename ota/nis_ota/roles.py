@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Final
 
 SPECIFICATION: Final = "1.0.31"
-ISSUED_FIELD: Final = "x-nis-issued"
 MODELS: Final = "models"
 AGENT: Final = "agent"
 ROLLOUT: Final = "rollout"

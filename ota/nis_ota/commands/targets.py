@@ -98,6 +98,7 @@ def add_target(args: argparse.Namespace) -> None:
     """`nis-ota add-target`."""
     from nis_edge.pack.reader import open_package
     from nis_edge.update.offer import golden_hash
+    from nis_edge.update.rollout import ROLLOUT_PARTS
     from nis_ota import rollouts
 
     if args.stage and args.offer_to:
@@ -114,7 +115,7 @@ def add_target(args: argparse.Namespace) -> None:
     repository = shared.open_repository(args)
     target = repository.add_model(args.package, args.name or manifest.model.id, facts, args.delta_from)
     signed = repository.facts_of(repository.listed(target))
-    at_once = rollouts.Plan(waves=(10_000,))
+    at_once = rollouts.Plan(waves=(ROLLOUT_PARTS,))
     offered = {cohort: rollouts.start(repository, cohort, target, at_once).serial for cohort in args.offer_to}
     shared.tell(
         args,
