@@ -247,9 +247,6 @@ SHED_WAITING: Final = 64
 SHED_AGE_SECONDS: Final = 0.1
 """An event that waited longer before its step began: the same. Twice the promised latency."""
 
-SPOOL_PENDING_BYTES_MAX: Final = 4 * MIB
-"""Records in memory that the disk has not taken yet; more than this is dropped by class, and counted."""
-
 SPOOL_RECORD_BYTES_MAX: Final = 256 * KIB
 """One record. Brokers commonly refuse more than this; the largest assessment seen is under 32 KiB."""
 

@@ -167,7 +167,7 @@ class DurableUpdater(Updater):
         metadata_base_url: str,
         fetcher: FetcherInterface,
         *,
-        bootstrap: bytes | None,
+        bootstrap: bytes,
         floors: Mapping[str, RoleFloor],
         reference_time: float,
         unfloored_time: float | None = None,
@@ -270,7 +270,7 @@ class TrustedRepository:
 
     Args:
         cache: folder of verified metadata.
-        root: bytes of the root metadata this device trusts from the start; None takes the cache's (conformance only).
+        root: bytes of the root metadata this device trusts from the start.
         metadata_url: folder of the metadata.
         targets_url: folder of the targets, for small documents.
         fetcher: carrier of the bytes.
@@ -282,7 +282,7 @@ class TrustedRepository:
     def __init__(
         self,
         cache: str | Path,
-        root: bytes | None,
+        root: bytes,
         metadata_url: str,
         targets_url: str,
         fetcher: FetcherInterface,

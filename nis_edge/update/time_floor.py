@@ -32,11 +32,6 @@ class TrustedTime:
     reference_s: float
     state: ClockState
 
-    @property
-    def unverified(self) -> bool:
-        """Whether expiry could not really be checked: the update is allowed, and flagged in the status."""
-        return self.state != "synced"
-
 
 def trusted_time(wall_s: float, *, synced: bool, floor_s: float) -> TrustedTime:
     """The time to judge expiry by.

@@ -425,10 +425,6 @@ class Repository:
                 found.update(name.removeprefix("rollout/").removesuffix(".json") for name in signed)
         return sorted(found - present)
 
-    def cohorts(self) -> dict[str, Path]:
-        """The rollout document's file of every cohort."""
-        return {name: path for name, path in self.documents().items() if device_of(name) is None}
-
     def rollouts(self) -> dict[str, Rollout]:
         """Every rollout document, named as by `documents`."""
         found = {}

@@ -14,7 +14,6 @@ ROLLOUT: Final = "rollout"
 DELEGATED: Final = {MODELS: "models/*/*", AGENT: "agent/*", ROLLOUT: "rollout/*"}
 """Delegated role -> the one shape of target names it may sign. All end the search: no other role is asked then."""
 
-OFFLINE_ROLES: Final = ("root", "targets", MODELS, AGENT)
 ONLINE_ROLES: Final = ("snapshot", "timestamp", ROLLOUT)
 
 LIFE: Final = {

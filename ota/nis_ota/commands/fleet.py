@@ -171,8 +171,7 @@ def serve_blocks(args: argparse.Namespace) -> None:
         while (now := time.monotonic()) and (ends_at is None or now < ends_at):
             wait = min(server.pump() or SAY_EVERY_S, SAY_EVERY_S, (ends_at or now + SAY_EVERY_S) - now)
             for topic, payload in broker.messages(max(wait, 0.001)):
-                if topic:
-                    server.ask(topic, payload)
+                server.ask(topic, payload)
                 break
             if now - said_at >= SAY_EVERY_S:
                 server.files = files_by_hash(repository)  # what was added meanwhile
