@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
-from nis_ota.repository import MODELS, ROLLOUT, Repository
+from nis_ota.repository import Repository
+from nis_ota.roles import MODELS, ROLLOUT
 from tuf.api.metadata import Key, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from bench.update.attack_stage import Attempt, Stage, ring

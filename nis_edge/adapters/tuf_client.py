@@ -28,8 +28,9 @@ from tuf.ngclient.fetcher import FetcherInterface
 from nis_edge.errors import CloudUnreachableError, RollbackRefusedError, SlotWriteError, UntrustedMetadataError
 from nis_edge.limits import KIB, UPDATE_KEYS_MAX, UPDATE_METADATA_SECONDS_MAX, UPDATE_STALL_SECONDS_MAX
 from nis_edge.update.bundle import Bundle
+from nis_edge.update.facts import OLD_MODEL_STAYS
 from nis_edge.update.journal import RoleFloor
-from nis_edge.update.offer import OLD_MODEL_STAYS, Target
+from nis_edge.update.offer import Target
 from nis_edge.update.time_floor import ISSUED_FIELD
 
 CHUNK_BYTES: Final = 16 * KIB

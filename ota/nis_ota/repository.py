@@ -51,8 +51,6 @@ from nis_ota.errors import PublisherError, StagedError
 from nis_ota.files import copy_durably, file_hash, write_durably
 from nis_ota.roles import AGENT, DELEGATED, LIFE, MODELS, ONLINE_ROLES, ROLLOUT, SPECIFICATION, Quorum
 
-__all__ = ["LIFE", "MODELS", "ROLLOUT", "Quorum", "Repository"]
-
 S = TypeVar("S", bound=Root | Snapshot | Targets)
 
 REMEMBERED: Final = 50
