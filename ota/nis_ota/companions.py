@@ -38,7 +38,9 @@ def block_list(path: Path, block_bytes: int = BLOCK_BYTES) -> tuple[bytes, Block
 
 
 def make_delta(base: Path, target: Path, out: Path) -> DeltaFrom:
-    """Write the delta that makes `target` of `base`; return what is signed of it. Memory: a few chunks and the window.
+    """Write the delta that makes `target` of `base`; return what is signed of it, but for its block list.
+
+    Memory: a few chunks and the window.
 
     Args:
         base: the older package.
@@ -73,8 +75,7 @@ def make_delta(base: Path, target: Path, out: Path) -> DeltaFrom:
             for piece in xored(header, _chunks(target), read_base):
                 frame.write(piece)
     flush_folder(out.parent)
-    _, blocks = block_list(out)
-    return DeltaFrom(base_sha256=header.base_sha256, sha256=file_hash(out), length=out.stat().st_size, blocks=blocks)
+    return DeltaFrom(base_sha256=header.base_sha256, sha256=file_hash(out), length=out.stat().st_size)
 
 
 def line_up(base: Path, target: Path) -> tuple[Segment, ...]:

@@ -591,11 +591,11 @@ class Repository:
         scratch = self.targets / f".{path.rpartition('/')[2]}.delta"
         try:
             made = make_delta(self.target_file(base.path, base.hashes["sha256"]), package, scratch)
-            copy_durably(scratch, self.targets / published_name(path, made.sha256, "delta"))
+            stored = self.targets / published_name(path, made.sha256, "delta")
+            copy_durably(scratch, stored)
         finally:
             scratch.unlink(missing_ok=True)
-        self._store_blocks(path, self.targets / published_name(path, made.sha256, "delta"))
-        return made
+        return msgspec.structs.replace(made, blocks=self._store_blocks(path, stored))
 
 
 def _block_lists(facts: SignedFacts) -> list[BlockList]:
