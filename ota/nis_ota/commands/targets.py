@@ -24,7 +24,8 @@ SHADOW = {
     "agreement-min": "least share of windows in which both models name the same label (0 to 1)",
     "calibration-gap-max": "largest mean difference of their failure probabilities (0 to 1)",
     "latency-ratio-max": "largest ratio of median latencies, new to old",
-    "joules-ratio-max": "largest ratio of mean energies, new to old",
+    "joules-ratio-max": "largest ratio of mean energies, new to old "
+    "(no device can tell yet; it is said to be unmeasured)",
 }
 
 
