@@ -7,6 +7,7 @@ import torch
 from transformers import BitNetConfig, BitNetForCausalLM
 from transformers.cache_utils import DynamicCache
 
+from bench.engine.agreement import at_once_and_singly
 from bench.engine.shapes import SHAPES, Shape
 
 
@@ -32,16 +33,7 @@ class Transformers:
             self._step(np.array([int(self._logits.argmax())], dtype=np.int32))
 
     def check(self) -> str:
-        """A prompt at once gives the logits of the prompt token by token, but for rounding; say what was held."""
-        prompt = np.arange(7, 19, dtype=np.int32)
-        at_once = self.prefill(prompt).copy()
-        self.prefill(prompt[:1])
-        for token in prompt[1:]:
-            singly = self._step(np.array([token], dtype=np.int32))
-        off = float(np.abs(at_once - singly).max() / at_once.std())
-        if not off < 0.2:
-            raise RuntimeError(f"a prompt at once and token by token differ by {off} standard deviations")
-        return f"a prompt at once and token by token agree within {off:.3f} standard deviations of the logits"
+        return at_once_and_singly(self.prefill, self._step)
 
     def about(self) -> dict[str, object]:
         return {}
