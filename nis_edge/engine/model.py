@@ -113,7 +113,7 @@ class Model:
     @property
     def tables(self) -> bytes | None:
         """The package's tables for judging evidence, or None if it has none."""
-        return self._tensors["tables"].tobytes() if self.manifest.tables is not None else None
+        return self._package.tables
 
     @property
     def vocabulary(self) -> Vocabulary:
