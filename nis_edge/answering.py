@@ -20,7 +20,7 @@ from nis_edge.adapters.http_api import Request, Response, Routes
 from nis_edge.clock import Clock
 from nis_edge.completions import Completions, Reply
 from nis_edge.engine.model import Model
-from nis_edge.errors import ConfigError, KernelUnavailableError, ModelError
+from nis_edge.errors import ConfigError, ModelError
 
 ANSWERS_MAX: Final = 4
 """Answers under way at once: each has keys and values of its own in memory."""
@@ -66,7 +66,7 @@ class Answering:
             return Response(200, msgspec.json.encode({"object": "list", "data": []}))
         try:
             return Response(200, msgspec.json.encode(await self._call(lambda: self._ready().models())))
-        except (ModelError, KernelUnavailableError) as error:
+        except ModelError as error:
             return _error(503, str(error), "server_error")
 
     async def _complete(self, request: Request) -> Response:
@@ -90,8 +90,11 @@ class Answering:
             reply = await self._call(lambda: begin(body))
             if isinstance(reply, dict):
                 return Response(200, msgspec.json.encode(reply))
+            stream = self._stream(reply)
+            # Begun here: only then does it give its place back if whoever gets it drops it unread.
+            await stream.__anext__()
             handed_on = True
-            return Response(content_type=EVENT_STREAM, stream=self._stream(reply))
+            return Response(content_type=EVENT_STREAM, stream=stream)
         except (ConfigError, ModelError) as error:
             return _error(400, str(error), "invalid_request_error")
         finally:
@@ -99,8 +102,12 @@ class Answering:
                 self._under_way -= 1
 
     async def _stream(self, chunks: Iterator[Reply]) -> AsyncIterator[bytes]:
-        """Each chunk as a server-sent event. An answer that breaks ends with an error event, as its readers expect."""
+        """Each chunk as a server-sent event, after one empty piece by which it begins.
+
+        An answer that breaks ends with an error event, as its readers expect.
+        """
         try:
+            yield b""
             while (chunk := await self._call(lambda: next(chunks, None))) is not None:
                 yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
             yield b"data: [DONE]\n\n"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nis_edge import answering as module
+from nis_edge.adapters import http_api
 from nis_edge.adapters.http_api import HttpApi
 from nis_edge.answering import ANSWERS_MAX, Answering
 from tests.support.clock import SteppedClock
@@ -112,6 +113,20 @@ def test_answers_under_way_are_bounded_and_a_reader_who_leaves_makes_room(
 
     served(package, scenario)
     assert ANSWERS_MAX > 1
+
+
+def test_a_stream_that_nobody_begins_to_read_makes_room(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWERS_MAX", 1)
+
+    async def scenario(ask: Ask, _: Answering) -> None:
+        body = {"prompt": "The agent", "max_tokens": 5}
+        with monkeypatch.context() as full:
+            full.setattr(http_api, "API_FOLLOWERS_MAX", 0)
+            status, answer = await ask("/v1/completions", {**body, "stream": True})
+            assert status == 503 and b"followers" in answer
+        assert (await ask("/v1/completions", body))[0] == 200
+
+    served(package, scenario)
 
 
 def _request(body: Any) -> Any:
