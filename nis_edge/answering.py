@@ -19,6 +19,7 @@ import msgspec
 from nis_edge.adapters.http_api import Request, Response, Routes
 from nis_edge.clock import Clock
 from nis_edge.completions import Completions, Reply
+from nis_edge.engine.constraint import constraint_of
 from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError, ModelError
 
@@ -57,8 +58,9 @@ class Answering:
     async def close(self) -> None:
         """Let go of the model once the token under way is made."""
         if self._model is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._model.close)
+            await self._call(self._model.close)
             self._model = self._completions = None
+            constraint_of.cache_clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _models(self, _request: Request) -> Response:

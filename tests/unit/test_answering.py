@@ -14,6 +14,7 @@ from nis_edge import answering as module
 from nis_edge.adapters import http_api
 from nis_edge.adapters.http_api import HttpApi
 from nis_edge.answering import ANSWERS_MAX, Answering
+from nis_edge.engine.constraint import constraint_of
 from tests.support.clock import SteppedClock
 from tests.support.tiny_models import write_tiny_package
 
@@ -127,6 +128,18 @@ def test_a_stream_that_nobody_begins_to_read_makes_room(package: Path, monkeypat
         assert (await ask("/v1/completions", body))[0] == 200
 
     served(package, scenario)
+
+
+def test_constraints_are_kept_for_the_next_answer_and_go_with_the_model(package: Path) -> None:
+    async def scenario(ask: Ask, _: Answering) -> None:
+        constraint_of.cache_clear()
+        body = {"prompt": "x", "max_tokens": 40, "response_format": {"type": "json_object"}}
+        for _turn in range(2):
+            assert (await ask("/v1/completions", body))[0] == 200
+        assert constraint_of.cache_info()[:2] == (1, 1)
+
+    served(package, scenario)
+    assert constraint_of.cache_info().currsize == 0
 
 
 def _request(body: Any) -> Any:
