@@ -1,8 +1,9 @@
 """The OpenAI-compatible part of the local API: a model of the operator's own answers, in a thread of its own.
 
 It never shares a thread with judging, so a long answer delays no verdict; it shares the processor, which is the
-operator's choice when he configures it. The package is opened at the first question. Answers under way are bounded; one
-that is streamed is made token by token as its reader takes it, and ends when the reader leaves.
+operator's choice when he configures it. The package is opened, and what answers is imported, at the first question: a
+daemon that is asked nothing has no memory in it. Answers under way are bounded; one that is streamed is made token by
+token as its reader takes it, and ends when the reader leaves.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from nis_edge.adapters.http_api import Request, Response, Routes
 from nis_edge.clock import Clock
-from nis_edge.completions import Completions, Reply
-from nis_edge.engine.constraint import constraint_of
-from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from nis_edge.completions import Completions, Reply
+    from nis_edge.engine.model import Model
 
 ANSWERS_MAX: Final = 4
 """Answers under way at once: each has keys and values of its own in memory."""
@@ -58,6 +60,8 @@ class Answering:
     async def close(self) -> None:
         """Let go of the model once the token under way is made."""
         if self._model is not None:
+            from nis_edge.engine.constraint import constraint_of
+
             await self._call(self._model.close)
             self._model = self._completions = None
             constraint_of.cache_clear()
@@ -121,6 +125,9 @@ class Answering:
     def _ready(self) -> Completions:
         """The model, opened at the first question; in the worker thread."""
         if self._completions is None:
+            from nis_edge.completions import Completions
+            from nis_edge.engine.model import Model
+
             assert self._package is not None
             self._model = Model.open(self._package, threads=self._threads)
             self._completions = Completions(

@@ -7,19 +7,20 @@ import os
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from nis_edge.engine import library
-from nis_edge.engine.byte_vocabulary import token_bytes
-from nis_edge.engine.constraint import Vocabulary
 from nis_edge.engine.session import Float32Array, Session, Tokens
 from nis_edge.engine.tokenizer import Tokenizer
 from nis_edge.errors import ModelError
 from nis_edge.pack.layout import MATRICES, Manifest
 from nis_edge.pack.reader import Package, open_package
+
+if TYPE_CHECKING:
+    from nis_edge.engine.constraint import Vocabulary
 
 THREADS_MAX: Final = 256
 """NIS_THREADS_MAX of nis_edge/native/model.h."""
@@ -123,6 +124,10 @@ class Model:
             ModelError: no tokenizer, or one whose tokens' bytes are not known; the builder of the model acts.
         """
         if self._vocabulary is None:
+            # Here, because only constrained answers need them: a daemon that judges does not.
+            from nis_edge.engine.byte_vocabulary import token_bytes
+            from nis_edge.engine.constraint import Vocabulary
+
             if self.tokenizer is None:
                 raise ModelError(f"{self._package.path}: has no tokenizer, so its answers can't be constrained")
             self._vocabulary = Vocabulary(token_bytes(self.tokenizer.json(), self.manifest.architecture.vocab))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,15 @@ def test_constraints_are_kept_for_the_next_answer_and_go_with_the_model(package:
 
     served(package, scenario)
     assert constraint_of.cache_info().currsize == 0
+
+
+def test_a_daemon_that_is_asked_nothing_imports_nothing_that_answers() -> None:
+    script = (
+        "import sys, nis_edge.daemon; print([name for name in ('completions', 'engine.constraint', 'engine.generation',"
+        " 'engine.regular', 'engine.byte_vocabulary') if f'nis_edge.{name}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def _request(body: Any) -> Any:
