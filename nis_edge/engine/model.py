@@ -242,7 +242,7 @@ class Model:
         return logits
 
     def head_statistics(self) -> dict[str, int]:
-        """How ``Session.best`` and ``Session.greedy`` have read the output head so far.
+        """How the output head was read by ``Session.best``, ``greedy`` and, as far as it screened, ``choose``.
 
         Returns:
             ``evaluations``; and of the vocabulary's rows ``rows`` in all, ``rows_screened`` that a few bits ruled on,
