@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from nis_edge.adapters.http_api import Request, Response, Routes
+from nis_edge.adapters.http_api import EVENT_STREAM, Request, Response, Routes
 from nis_edge.clock import Clock
 from nis_edge.errors import ConfigError, ModelError
 
@@ -29,8 +29,6 @@ ANSWERS_MAX: Final = 4
 """Answers under way at once: each has keys and values of its own in memory."""
 
 RETRY_AFTER_S: Final = 5
-
-EVENT_STREAM: Final = "text/event-stream"
 
 
 class Answering:
