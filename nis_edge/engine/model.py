@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -55,7 +54,8 @@ class Model:
         self._package = package
         self._library = library.load()
         self._pointer: ctypes.c_void_p | None = None
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        # The engine's sessions by address; a handle that was freed is NULL.
+        self._open: dict[int | None, ctypes.c_void_p] = {}
         self._tokenizer: Tokenizer | None = None
         self._vocabulary: Vocabulary | None = None
         self._tensors: Mapping[str, npt.NDArray[Any]] = package.tensors  # keeps the map alive
@@ -211,9 +211,15 @@ class Model:
     def adopt(self, pointer: ctypes.c_void_p) -> Session:
         """Wrap an engine's session of this model, which is closed with the model."""
         outputs = [len(self.manifest.architecture.task_heads[name].outputs) for name in self._task_heads]
-        session = Session(self, pointer, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
-        self._sessions.add(session)
-        return session
+        self._open[pointer.value] = pointer
+        return Session(self, pointer, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
+
+    def release(self, pointer: ctypes.c_void_p) -> None:
+        """Free an engine's session of this model, once."""
+        address, pointer.value = pointer.value, None
+        if address is not None:
+            self._open.pop(address, None)
+            self._library.nis_session_free(address)
 
     def forward_batch(self, batch: Sequence[tuple[Session, Tokens]]) -> list[Float32Array]:
         """Let several sessions read tokens in one pass over the weights, which is where most of the time goes.
@@ -262,10 +268,8 @@ class Model:
 
     def close(self) -> None:
         """Close the sessions, free the engine's memory and let go of the file. May be called again."""
-        for session in list(self._sessions):
-            session.close()
         if self._pointer is not None:
-            status = self._library.nis_model_free(self._pointer)
+            status = self._free()
             if status != library.OK:
                 raise library.error_of(status, f"{self._package.path}: can't be closed")
             self._pointer = None
@@ -281,8 +285,18 @@ class Model:
         self.close()
 
     def __del__(self) -> None:
+        # Its sessions may be garbage of the same cycle, finalised before or after it, and at the interpreter's end a
+        # module may be gone: only the engine's memory is freed here, and nothing raised. The map ends with its views.
         if getattr(self, "_pointer", None) is not None:
-            self.close()
+            self._free()
+            self._pointer = None
+
+    def _free(self) -> int:
+        """Free the engine's sessions and model; its status."""
+        for pointer in tuple(self._open.values()):
+            self.release(pointer)
+        status: int = self._library.nis_model_free(self._pointer)
+        return status
 
     def _create(self, threads: int, isa: str | None) -> ctypes.c_void_p:
         weights = self._weights()
