@@ -45,8 +45,6 @@ enum {
     HUGE_PAGE = 2 << 20,
 };
 
-#define NOT_FINITE_BITS 0x7f800000u
-
 typedef struct nis_screen {
     size_t groups; /* of 256 columns */
     uint8_t *nibbles, *bits[2]; /* [vocab] rows: planes of screen.h; bits[0] ones, bits[1] halves */
@@ -80,7 +78,7 @@ typedef struct {
     atomic_bool not_finite;
 } evaluation;
 
-static size_t row_bytes(const nis_model *model) { return (size_t)model->a.hidden * (model->head_dtype == NIS_F32 ? 4 : 2); }
+static size_t row_bytes(const nis_model *model) { return (size_t)model->a.hidden * nis_element_bytes(model->head_dtype); }
 
 static const char *head_row(const nis_model *model, size_t row) { return (const char *)model->head + row * row_bytes(model); }
 
@@ -94,7 +92,7 @@ static void compute_rows(void *argument, size_t thread, size_t first, size_t end
     const nis_float_kernels *floats = e->model->kernels->floats;
     floats->dot_rows(e->normed, head_row(e->model, first), e->model->head_dtype, hidden, end - first, hidden,
                      e->upper + first);
-    if (floats->magnitude_bits(e->upper + first, end - first) >= NOT_FINITE_BITS) atomic_store(&e->not_finite, true);
+    if (floats->magnitude_bits(e->upper + first, end - first) >= NIS_NOT_FINITE_BITS) atomic_store(&e->not_finite, true);
 }
 
 /* Items: places in the list. */
