@@ -1,8 +1,9 @@
 """The OpenAI-compatible part of the local API: a model of the operator's own answers, in a thread of its own.
 
 It never shares a thread with judging, so a long answer delays no verdict; it shares the processor, which is the
-operator's choice when he configures it. The package is opened at the first question. Answers under way are bounded; one
-that is streamed is made token by token as its reader takes it, and ends when the reader leaves.
+operator's choice when he configures it. The package is opened, and what answers is imported, at the first question: a
+daemon that is asked nothing has no memory in it. Answers under way are bounded; one that is streamed is made token by
+token as its reader takes it, and ends when the reader leaves.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from nis_edge.adapters.http_api import Request, Response, Routes
+from nis_edge.adapters.http_api import EVENT_STREAM, Request, Response, Routes
 from nis_edge.clock import Clock
-from nis_edge.completions import Completions, Reply
-from nis_edge.engine.model import Model
-from nis_edge.errors import ConfigError, KernelUnavailableError, ModelError
+from nis_edge.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from nis_edge.completions import Completions, Reply
+    from nis_edge.engine.model import Model
 
 ANSWERS_MAX: Final = 4
 """Answers under way at once: each has keys and values of its own in memory."""
 
 RETRY_AFTER_S: Final = 5
-
-EVENT_STREAM: Final = "text/event-stream"
 
 
 class Answering:
@@ -57,8 +58,11 @@ class Answering:
     async def close(self) -> None:
         """Let go of the model once the token under way is made."""
         if self._model is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._model.close)
+            from nis_edge.engine.constraint import constraint_of
+
+            await self._call(self._model.close)
             self._model = self._completions = None
+            constraint_of.cache_clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _models(self, _request: Request) -> Response:
@@ -66,7 +70,7 @@ class Answering:
             return Response(200, msgspec.json.encode({"object": "list", "data": []}))
         try:
             return Response(200, msgspec.json.encode(await self._call(lambda: self._ready().models())))
-        except (ModelError, KernelUnavailableError) as error:
+        except ModelError as error:
             return _error(503, str(error), "server_error")
 
     async def _complete(self, request: Request) -> Response:
@@ -90,8 +94,11 @@ class Answering:
             reply = await self._call(lambda: begin(body))
             if isinstance(reply, dict):
                 return Response(200, msgspec.json.encode(reply))
+            stream = self._stream(reply)
+            # Begun here: only then does it give its place back if whoever gets it drops it unread.
+            await stream.__anext__()
             handed_on = True
-            return Response(content_type=EVENT_STREAM, stream=self._stream(reply))
+            return Response(content_type=EVENT_STREAM, stream=stream)
         except (ConfigError, ModelError) as error:
             return _error(400, str(error), "invalid_request_error")
         finally:
@@ -99,8 +106,12 @@ class Answering:
                 self._under_way -= 1
 
     async def _stream(self, chunks: Iterator[Reply]) -> AsyncIterator[bytes]:
-        """Each chunk as a server-sent event. An answer that breaks ends with an error event, as its readers expect."""
+        """Each chunk as a server-sent event, after one empty piece by which it begins.
+
+        An answer that breaks ends with an error event, as its readers expect.
+        """
         try:
+            yield b""
             while (chunk := await self._call(lambda: next(chunks, None))) is not None:
                 yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
             yield b"data: [DONE]\n\n"
@@ -112,6 +123,9 @@ class Answering:
     def _ready(self) -> Completions:
         """The model, opened at the first question; in the worker thread."""
         if self._completions is None:
+            from nis_edge.completions import Completions
+            from nis_edge.engine.model import Model
+
             assert self._package is not None
             self._model = Model.open(self._package, threads=self._threads)
             self._completions = Completions(

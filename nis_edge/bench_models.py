@@ -5,53 +5,41 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nis_edge.pack.layout import Manifest
+from nis_edge.judgement import ReadableModel, ReadingSession
 
 Floats = NDArray[np.float32]
 
 BACKENDS: Final = ("native", "onnx", "reference")
 
 
-class Session(Protocol):
+class Session(ReadingSession, Protocol):
     """What the workloads need of a session; as the engine's."""
 
-    position: int
-
-    def feed(self, tokens: Sequence[int]) -> object:
-        """Take tokens in."""
+    @property
+    def position(self) -> int:
+        """Tokens taken in so far."""
         ...
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Take tokens in; float32 [vocab] of the last."""
         ...
 
-    def head(self, name: str) -> Floats:
-        """Raw outputs of a task head at the last position, float32 [outputs]."""
-        ...
 
-    def rewind(self, position: int) -> object:
-        """Keep the first ``position`` positions."""
-        ...
-
-
-class Model(Protocol):
+class Model(ReadableModel, Protocol):
     """What the workloads need of a model; as the engine's."""
 
-    manifest: Manifest
-    isa: str
-
     @property
-    def tokenizer(self) -> Any:
-        """The package's tokenizer, or None."""
+    def isa(self) -> str:
+        """What computes."""
         ...
 
-    def session(self) -> Session:
-        """A fresh session over the manifest's whole context."""
+    def session(self, max_positions: int | None = None) -> Session:
+        """A fresh session of so many positions, or over the manifest's whole context."""
         ...
 
     def close(self) -> None:
@@ -75,10 +63,10 @@ def open_model(path: Path, backend: str, threads: int) -> Model:
     if backend == "onnx":
         from nis_edge.onnx_backend import OnnxModel
 
-        return cast(Model, OnnxModel(path, threads=threads))
+        return OnnxModel(path, threads=threads)
     from nis_edge.engine.model import Model as NativeModel
 
-    return cast(Model, NativeModel.open(path, threads=threads))
+    return NativeModel.open(path, threads=threads)
 
 
 class ReferenceModel:
@@ -101,8 +89,13 @@ class ReferenceModel:
 
         return Tokenizer.from_bytes(self._package.tensors["tokenizer"].tobytes(), self.manifest.tokenizer.specials)
 
-    def session(self) -> Session:
-        """A fresh session."""
+    @property
+    def tables(self) -> bytes | None:
+        """The package's tables for judging evidence, or None."""
+        return self._package.tables
+
+    def session(self, max_positions: int | None = None) -> Session:  # noqa: ARG002  (the engine's signature)
+        """A fresh session; it takes memory as it goes, whatever it is to hold."""
         return ReferenceSession(self._package)
 
     def close(self) -> None:
@@ -121,10 +114,6 @@ class ReferenceSession:
     def position(self) -> int:
         """Tokens taken in so far."""
         return len(self._tokens)
-
-    @position.setter
-    def position(self, value: int) -> None:
-        self.rewind(value)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Take tokens in."""
@@ -146,3 +135,6 @@ class ReferenceSession:
     def rewind(self, position: int) -> None:
         """Keep the first ``position`` tokens."""
         del self._tokens[position:]
+
+    def close(self) -> None:
+        """Nothing is held."""

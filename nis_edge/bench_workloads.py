@@ -1,8 +1,8 @@
 """The workloads of a benchmark, each one call that is timed: assessment, incremental assessment, decode, prefill.
 
-An assessment is the daemon's own path: events to a window, window to a prompt, prompt to tokens, tokens through the
-trunk and the task head, outputs to probabilities. The events are made up, differ from run to run, and always fill the
-window. A workload that this package can't do is a reason, not a figure.
+An assessment is the daemon's own code from a window to an answer (``judgement.WindowReader``): evidence, prompt,
+tokens, trunk and task head, the package's tables where it has some, probabilities. The events are made up, differ from
+run to run, and always fill the window. A workload that this package can't do is a reason, not a figure.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from nis_edge.bench_models import Model, Session
+from nis_edge.bench_models import Model
 from nis_edge.errors import ModelError
+from nis_edge.judgement import WindowReader
 from nis_edge.limits import WINDOW_EVENTS_MAX
 from nis_edge.monitor.context import DeviceView, Window, window_of
-from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
-from nis_edge.monitor.labels import HEAD_NAME
-from nis_edge.monitor.window import encode, render
+from nis_edge.monitor.judge import answer_of, judge_of
 from nis_edge.wire.messages import AgentEvent, Kind
 
 PREFILL_TOKENS: Final = 128
@@ -57,8 +56,8 @@ class Impossible:
     reason: str
 
 
-ASSESSMENT_WHAT: Final = "a full window: render, tokenise, whole prompt, task head, probabilities"
-INCREMENTAL_WHAT: Final = "one more event on a window already in the cache: only what changed is computed"
+ASSESSMENT_WHAT: Final = "a full window: evidence, whole prompt, task head, the package's tables, probabilities"
+INCREMENTAL_WHAT: Final = "one more event on a window already in the cache: the model computes only what changed"
 DECODE_WHAT: Final = "one token after another, greedy"
 PREFILL_WHAT: Final = "a prompt of 128 tokens at once, or of the whole context where that is shorter"
 
@@ -71,49 +70,41 @@ def tasks(model: Model) -> list[Task | Impossible]:
 def _assessments(model: Model) -> list[Task | Impossible]:
     names = (("assessment", ASSESSMENT_WHAT), ("incremental assessment", INCREMENTAL_WHAT))
     try:
-        if model.tokenizer is None:
-            raise ModelError("the package has no tokenizer")
-        judge, outputs = judge_of(model.manifest), outputs_of(model.manifest)
-        tokenizer = model.tokenizer
-        windows = [_window(start) for start in range(WINDOWS)]
-        longest = max(len(encode(render(window), tokenizer)) for window in windows)
-        if longest > model.manifest.architecture.context:
-            context = model.manifest.architecture.context
-            raise ModelError(f"a full window takes {longest} tokens, the package's context has {context}")
+        judge = judge_of(model.manifest)
+        full, growing = WindowReader(model), WindowReader(model)
     except ModelError as error:
         return [Impossible(name, what, str(error)[:REASON_CHARS_MAX]) for name, what in names]
 
-    def assess(session: Session, window: Window, known: list[int]) -> tuple[list[int], int]:
-        ids = encode(render(window), tokenizer)
-        kept = _common_prefix(known, ids[:-1])  # the last is always computed: the head speaks at the last position
-        session.rewind(kept)
-        session.feed(ids[kept:])
-        raw = session.head(HEAD_NAME)
-        answer_of(judge, outputs, [float(value) for value in raw], tokens=len(ids), latency_ms=None)
-        return ids, len(ids) - kept
+    def assess(reader: WindowReader, window: Window) -> int:
+        raw, count = reader.raw_of(window)
+        answer_of(judge, reader.outputs, raw, tokens=count, latency_ms=None)
+        return reader.computed
 
-    full, growing = model.session(), model.session()
+    windows = [_window(start) for start in range(WINDOWS)]
+    grown = [_window(start, events=WINDOW_EVENTS_MAX // 2 + 1) for start in range(WINDOWS)]
     turn = -1
 
-    def next_turn() -> None:
+    def next_turn() -> int:
         nonlocal turn
-        turn += 1
+        turn = (turn + 1) % WINDOWS
+        return turn
+
+    def prepare_full() -> None:
+        next_turn()
+        full.forget()
 
     def run_full() -> int:
-        return assess(full, _window(turn % WINDOWS), [])[1]
-
-    cached: list[int] = []
+        return assess(full, windows[turn])
 
     def prepare_growing() -> None:
-        nonlocal cached
-        next_turn()
-        cached, _ = assess(growing, _window(turn % WINDOWS, events=WINDOW_EVENTS_MAX // 2), [])
+        growing.forget()
+        assess(growing, _window(next_turn(), events=WINDOW_EVENTS_MAX // 2))
 
     def run_growing() -> int:
-        return assess(growing, _window(turn % WINDOWS, events=WINDOW_EVENTS_MAX // 2 + 1), cached)[1]
+        return assess(growing, grown[turn])
 
     return [
-        Task("assessment", ASSESSMENT_WHAT, run_full, next_turn),
+        Task("assessment", ASSESSMENT_WHAT, run_full, prepare_full),
         Task("incremental assessment", INCREMENTAL_WHAT, run_growing, prepare_growing),
     ]
 
@@ -155,15 +146,6 @@ def _prefill(model: Model) -> Task:
 def _random_tokens(model: Model, count: int) -> list[int]:
     drawn = np.random.default_rng(0).integers(0, model.manifest.architecture.vocab, count)
     return [int(token) for token in drawn]
-
-
-def _common_prefix(known: list[int], wanted: list[int]) -> int:
-    same = 0
-    for before, now in zip(known, wanted, strict=False):
-        if before != now:
-            break
-        same += 1
-    return same
 
 
 GOAL: Final = "Inspect the north field, log soil moisture at every mast and send the station summary before dusk."

@@ -694,7 +694,8 @@ class Daemon:
     def _ask_for_blocks(self, request: bytes) -> None:
         """Send a block request; called in a worker thread."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self.courier.post, Message(self._topics.ota_request, request, 1, False))
+        message = Message(self._topics.ota_request, request, 1, binary=True)
+        self._loop.call_soon_threadsafe(self.courier.post, message)
 
     @property
     def _bundle_topic(self) -> str:

@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import textwrap
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,7 +33,8 @@ from nis_edge.limits import MIB
 from nis_edge.metering import find_power, find_throttle, why_no_power
 from nis_edge.power.rails import Absence, Discovery
 from nis_edge.power.throttle import ThrottleState
-from nis_edge.starting import broker_options
+from nis_edge.sensing import THROTTLE_C
+from nis_edge.starting import at_home, broker_options
 from nis_edge.wire.topics import Topics
 
 Verdict = Literal["ok", "warn", "fail", "off"]
@@ -43,9 +44,6 @@ BUILT_AT: Final = 1_767_225_600.0
 
 SPARE_BYTES: Final = 64 * MIB
 """Room beside spool and models that a disk must keep for everything else."""
-
-HOT_C: Final = 80.0
-"""A Pi 5 begins to slow down at 80 to 85 degrees Celsius."""
 
 RAM_FACTOR: Final = 1.5
 """Of the package: its pages, keys and values, and a trial of the next one side by side."""
@@ -67,7 +65,8 @@ EXPECTED_ISA: Final = {
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One check: ``found`` in one line; ``fix`` is a command or an edit, present where something is to be done.
 
-    ok: as it should be. warn: works, but worse than it could. fail: the daemon can't do its work. off: not configured.
+    ok: as it should be. warn: works, but worse than it could. fail: the daemon can't do its work. off: not configured,
+    or not to be seen from here.
     """
 
     check: str
@@ -86,6 +85,7 @@ class Patient:
         state: the state folder.
         package: the model package that the daemon would load, or None.
         root: stands for ``/`` where files of the machine are read.
+        environ: names the folder of the service manager's credentials, where it started this process.
     """
 
     config: Config
@@ -99,6 +99,7 @@ class Patient:
     throttle: Callable[[], ThrottleState] = find_throttle
     isas: Callable[[], Sequence[str]] = offered_isas
     connect: Callable[..., Awaitable[Connection]] = connect
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     user: str = field(default_factory=lambda: pwd.getpwuid(os.geteuid()).pw_name)
 
     @property
@@ -187,9 +188,10 @@ def check_heat(patient: Patient) -> Iterator[Finding]:
     celsius = sysfs.temperatures(patient.root)
     if celsius:
         sensor, hottest = max(celsius.items(), key=lambda item: item[1])
-        found = f"{sensor} at {hottest:.1f} C"
+        limit = patient.config.power.throttle_celsius or sysfs.throttle_limit_c(patient.root) or THROTTLE_C
+        found = f"{sensor} at {hottest:.1f} C; this board slows down from {limit:g} C"
         cool = "add a heat sink or fan, or lower model.threads"
-        verdict: Verdict = "warn" if hottest >= HOT_C else "ok"
+        verdict: Verdict = "warn" if hottest >= limit else "ok"
         yield Finding(check="temperature", verdict=verdict, found=found, fix=cool if verdict == "warn" else None)
 
 
@@ -339,13 +341,22 @@ def check_secrets(patient: Patient) -> Iterator[Finding]:
         "mqtt.key_file": mqtt.key_file,
         "api.token_file": api.token_file,
     }
-    for option, path in named.items():
-        if path is None:
+    for option, name in named.items():
+        if name is None:
             continue
+        if _is_hidden(name, patient):
+            fix = "systemctl show nis-edge --property=LoadCredential   (is it named there?)"
+            found = f"{option}: {name} is a credential, which the service manager shows to its daemon alone"
+            yield Finding(check="secrets", verdict="off", found=found, fix=fix)
+            continue
+        path = at_home(name, patient.environ)
+        handed_over = path != name  # by the service manager, which guards it by the folder it lies in
         try:
             mode = path.stat().st_mode
         except OSError as error:
             fix = f"create {path} or mend {option} {patient.edit}"
+            if handed_over:
+                fix = f"add LoadCredential={name}:/etc/nis-edge/{name} to the unit, or mend {option} {patient.edit}"
             yield Finding(check="secrets", verdict="fail", found=f"{option}: {path}: {error.strerror}", fix=fix)
             continue
         if not os.access(path, os.R_OK):
@@ -353,11 +364,16 @@ def check_secrets(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 check="secrets", verdict="fail", found=f"{option}: {patient.user} may not read {path}", fix=fix
             )
-        elif mode & (stat.S_IRWXG | stat.S_IRWXO):
+        elif mode & (stat.S_IRWXG | stat.S_IRWXO) and not handed_over:
             found = f"{option}: {path} may be read by others than its owner"
             yield Finding(check="secrets", verdict="warn", found=found, fix=f"chmod 600 {path}")
         else:
             yield Finding(check="secrets", verdict="ok", found=f"{option}: {path}")
+
+
+def _is_hidden(name: Path, patient: Patient) -> bool:
+    """Whether a file that an option names is a credential that only the service manager can show, which is not us."""
+    return name.name == str(name) and at_home(name, patient.environ) == name and not name.exists()
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------
@@ -369,11 +385,18 @@ def check_broker(patient: Patient) -> Iterator[Finding]:
     if mqtt.host is None:
         yield Finding(check="broker", verdict="off", found="none is configured; records wait in the spool")
         return
+    where = f"{mqtt.host}:{mqtt.port_or_default}"
+    files = (mqtt.password_file, *((mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else ()))
+    hidden = [str(name) for name in files if name is not None and _is_hidden(name, patient)]
+    if hidden:
+        found = f"{where} was not dialled: only the service manager can show {', '.join(hidden)}"
+        fix = "nis-edge status   (tells whether the running daemon is connected)"
+        yield Finding(check="broker", verdict="off", found=found, fix=fix)
+        return
     topics = Topics(patient.config.device.site, device_id(patient.config.device))
     client_id = f"nis-edge-doctor-{os.getpid()}"
-    where = f"{mqtt.host}:{mqtt.port_or_default}"
     try:
-        options = broker_options(mqtt, client_id, Message(f"{topics.prefix}/doctor", b""))
+        options = broker_options(mqtt, client_id, Message(f"{topics.prefix}/doctor", b""), patient.environ)
         assert options is not None
         options = replace(options, session_expiry_s=0, will_delay_s=0)
         asyncio.run(_dial_and_leave(patient, options))

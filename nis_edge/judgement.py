@@ -1,8 +1,8 @@
 """A package's model as the monitor's second judge: windows in, answers out.
 
 The daemon's worker thread and the replay of recordings share this one definition, so that a recording is judged by
-exactly what runs on the device. Consecutive windows share their beginning; the session keeps what it has computed of
-it.
+exactly what runs on the device, and the benchmark times it. Consecutive windows share their beginning; the session
+keeps what it has computed of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nis_edge.clock import Clock
 from nis_edge.engine.model import Model
@@ -26,6 +28,7 @@ from nis_edge.monitor.labels import HEAD_NAME
 from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.tables import Tables, decode
 from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render_with
+from nis_edge.pack.layout import Manifest
 from nis_edge.wire.messages import ModelAnswer
 
 
@@ -53,6 +56,49 @@ def series_judge() -> SeriesJudge | None:
     return SeriesJudge(found.read_bytes()) if found.is_file() else None
 
 
+class ReadingSession(Protocol):
+    """What a reader needs of a session; as the engine's."""
+
+    def feed(self, tokens: Sequence[int]) -> object:
+        """Take tokens in."""
+        ...
+
+    def head(self, name: str) -> NDArray[np.float32]:
+        """Raw outputs of a task head at the last position, float32 [outputs]."""
+        ...
+
+    def rewind(self, position: int) -> object:
+        """Keep the first ``position`` positions."""
+        ...
+
+    def close(self) -> object:
+        """Let go of what was read."""
+        ...
+
+
+class ReadableModel(Protocol):
+    """What a reader needs of a model; as the engine's."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the package says about itself."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The package's tokenizer, or None."""
+        ...
+
+    @property
+    def tables(self) -> bytes | None:
+        """The package's tables for judging evidence, or None."""
+        ...
+
+    def session(self, max_positions: int | None = None) -> ReadingSession:
+        """A fresh session of so many positions, or over the manifest's whole context."""
+        ...
+
+
 class WindowReader:
     """What an open package says of windows, in raw outputs: its model alone, or with its tables where it has some.
 
@@ -61,23 +107,34 @@ class WindowReader:
     Args:
         model: with a tokenizer and the task head for findings; it stays the caller's to close.
 
+    Attributes:
+        outputs: names of the raw outputs.
+        tables: of the package, or None.
+        computed: tokens of the last prompt that went through the model; the others were kept of the prompt before.
+
     Raises:
         ModelError: the package can't judge agents; nothing else was touched, the builder acts.
     """
 
-    def __init__(self, model: Model) -> None:
-        tokenizer = model.tokenizer
+    def __init__(self, model: ReadableModel) -> None:
+        tokenizer, said_of = model.tokenizer, f"model {model.manifest.model.id} {model.manifest.model.version}"
         if tokenizer is None:
-            raise ModelError(f"{model.package.path}: the package has no tokenizer, so it can't read events")
+            raise ModelError(f"{said_of}: the package has no tokenizer, so it can't read events")
         for name in SPECIALS:
             # A model made for other windows would fail at each prompt: better to say so now.
             tokenizer.special(name)
+        context = model.manifest.architecture.context
+        if context < PROMPT_TOKENS_MAX:
+            raise ModelError(
+                f"{said_of}: a prompt takes {PROMPT_TOKENS_MAX} positions, the package's context has {context}"
+            )
         self._tokenizer = tokenizer
         self.outputs = outputs_of(model.manifest)
         packed = model.tables
         self.tables = Tables(decode(packed), names(), self.outputs) if packed is not None else None
         self._session = model.session(max_positions=PROMPT_TOKENS_MAX)
         self._seen: list[int] = []
+        self.computed = 0
 
     def raw(self, prompt: Prompt) -> tuple[list[float], int]:
         """The model's own raw outputs for a prompt, and the prompt's length in tokens."""
@@ -88,7 +145,7 @@ class WindowReader:
         self._session.rewind(shared)
         self._session.feed(tokens[shared:])
         raw = [float(value) for value in self._session.head(HEAD_NAME)]
-        self._seen = tokens
+        self._seen, self.computed = tokens, len(tokens) - shared
         return raw, len(tokens)
 
     def raw_of(self, window: Window) -> tuple[list[float], int]:
@@ -101,6 +158,10 @@ class WindowReader:
         numbers = dense(window, evidence, meanings)
         fused = self.tables.fused(numbers, meaning_vectors(window, meanings), np.array(raw, dtype=np.float32))
         return [float(value) for value in fused], count
+
+    def forget(self) -> None:
+        """Keep nothing of the last prompt: the next one goes through the model whole."""
+        self._seen = []
 
     def close(self) -> None:
         """Let go of the session."""

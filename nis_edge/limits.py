@@ -228,6 +228,48 @@ UPDATE_SELFTEST_OUTPUT_BYTES_MAX: Final = 64 * KIB
 UPDATE_RESERVE_BYTES: Final = 32 * MIB
 """Disk left free beside a download, for the spool, the journal and the system's own logs."""
 
+UPDATE_BLOCK_BYTES_MIN: Final = 16 * KIB
+UPDATE_BLOCK_BYTES_MAX: Final = 64 * KIB
+"""One block over MQTT: small enough for any broker's default, large enough that its header is nothing."""
+
+UPDATE_BLOCK_WINDOW_MAX: Final = 8
+"""Blocks one request may bring: at most 512 KiB under way to a device."""
+
+UPDATE_BLOCK_BITMAP_BYTES_MAX: Final = 256
+"""Bitmap of a block request: 2048 blocks from its first one on."""
+
+UPDATE_BLOCK_LIST_BYTES_MAX: Final = 12 * MIB
+"""A block list: 32 bytes a block; 5 GiB in 16 KiB blocks are 10 MiB of it."""
+
+UPDATE_DELTAS_MAX: Final = 8
+"""Deltas signed beside one model: the last few releases."""
+
+UPDATE_DELTA_SEGMENTS_MAX: Final = 8192
+"""Places at which a delta lines up again with its base: one for each tensor, and a few."""
+
+UPDATE_SHADOW_SECONDS_MAX: Final = 7 * 86400.0
+"""Longest time a candidate judges beside the running model."""
+
+UPDATE_SPREAD_SECONDS_MAX: Final = 14 * 86400
+"""Longest time over which a rollout spreads its starts."""
+
+UPDATE_REPORT_BYTES_MAX: Final = 8 * KIB
+"""One signed device report: two dozen short fields."""
+
+UPDATE_AUDIT_LINE_BYTES_MAX: Final = 4 * KIB
+"""One line of the audit trail: an event with a few fields."""
+
+UPDATE_AUDIT_BYTES_MAX: Final = 256 * KIB
+UPDATE_AUDIT_SEGMENTS: Final = 3
+"""The trail: the present segment and three older ones, about 3000 entries; years of a quiet device."""
+
+UPDATE_SHADOW_LINE_BYTES_MAX: Final = 2 * MIB
+"""One window to a candidate that judges beside the running model: its events' texts and a goal, escaped; mostly a few
+KiB."""
+
+UPDATE_MEMORY_SLACK_BYTES: Final = 64 * MIB
+"""Memory left free beside two models; with less the running one is unloaded for the self-test, and that is said."""
+
 # --- roof and telemetry: queues, the spool, the local API -------------------------------------------------------------
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
@@ -250,9 +292,6 @@ SHED_WAITING: Final = 64
 
 SHED_AGE_SECONDS: Final = 0.1
 """An event that waited longer before its step began: the same. Twice the promised latency."""
-
-SPOOL_PENDING_BYTES_MAX: Final = 4 * MIB
-"""Records in memory that the disk has not taken yet; more than this is dropped by class, and counted."""
 
 SPOOL_RECORD_BYTES_MAX: Final = 256 * KIB
 """One record. Brokers commonly refuse more than this; the largest assessment seen is under 32 KiB."""
@@ -317,34 +356,6 @@ DEMO_LINE_BYTES_MAX: Final = 64 * KIB
 STATUS_BYTES_MAX: Final = 4 * MIB
 """What `nis-edge status` reads of an answer."""
 
-UPDATE_BLOCK_BYTES_MIN: Final = 16 * KIB
-UPDATE_BLOCK_BYTES_MAX: Final = 64 * KIB
-"""One block over MQTT: small enough for any broker's default, large enough that its header is nothing."""
-
-UPDATE_BLOCK_WINDOW_MAX: Final = 8
-"""Blocks one request may bring: at most 512 KiB under way to a device."""
-
-UPDATE_BLOCK_BITMAP_BYTES_MAX: Final = 256
-"""Bitmap of a block request: 2048 blocks from its first one on."""
-
-UPDATE_BLOCK_LIST_BYTES_MAX: Final = 12 * MIB
-"""A block list: 32 bytes a block; 5 GiB in 16 KiB blocks are 10 MiB of it."""
-
-UPDATE_DELTAS_MAX: Final = 8
-"""Deltas signed beside one model: the last few releases."""
-
-UPDATE_DELTA_SEGMENTS_MAX: Final = 8192
-"""Places at which a delta lines up again with its base: one for each tensor, and a few."""
-
-UPDATE_SHADOW_SECONDS_MAX: Final = 7 * 86400.0
-"""Longest time a candidate judges beside the running model."""
-
-UPDATE_SPREAD_SECONDS_MAX: Final = 14 * 86400
-"""Longest time over which a rollout spreads its starts."""
-
-UPDATE_REPORT_BYTES_MAX: Final = 8 * KIB
-"""One signed device report: two dozen short fields."""
-
 COMMANDS_WAITING_MAX: Final = 32
 """Commands that came and are not begun; a person sends one at a time, a program a few."""
 
@@ -363,17 +374,3 @@ COMMAND_KEY_SECONDS_MAX: Final = 8 * 86400.0
 
 DESIRED_BYTES_MAX: Final = 64 * KIB
 """A configuration that is sent to us; the whole of ours has a few hundred bytes."""
-
-UPDATE_AUDIT_LINE_BYTES_MAX: Final = 4 * KIB
-"""One line of the audit trail: an event with a few fields."""
-
-UPDATE_AUDIT_BYTES_MAX: Final = 256 * KIB
-UPDATE_AUDIT_SEGMENTS: Final = 3
-"""The trail: the present segment and three older ones, about 3000 entries; years of a quiet device."""
-
-UPDATE_SHADOW_LINE_BYTES_MAX: Final = 2 * MIB
-"""One window to a candidate that judges beside the running model: its events' texts and a goal, escaped; mostly a few
-KiB."""
-
-UPDATE_MEMORY_SLACK_BYTES: Final = 64 * MIB
-"""Memory left free beside two models; with less the running one is unloaded for the self-test, and that is said."""

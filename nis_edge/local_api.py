@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nis_edge.adapters.http_api import Request, Response, Routes
+from nis_edge.adapters.http_api import EVENT_STREAM, Request, Response, Routes
 from nis_edge.adapters.system_metrics import own_memory_bytes
 from nis_edge.clock import Clock
 from nis_edge.errors import EventFormatError
@@ -27,8 +27,6 @@ from nis_edge.wire.otlp import decode_traces
 
 KEEP_ALIVE_S: Final = 15.0
 """A comment line at least so often tells a follower, and every proxy between, that the stream lives."""
-
-EVENT_STREAM: Final = "text/event-stream"
 
 REASONS_CHARS_MAX: Final = 2000
 

@@ -61,8 +61,13 @@ class OnnxModel:
             return None
         return Tokenizer.from_bytes(self.package.tensors["tokenizer"].tobytes(), self.manifest.tokenizer.specials)
 
-    def session(self) -> OnnxSession:
-        """A fresh session over the manifest's whole context."""
+    @property
+    def tables(self) -> bytes | None:
+        """The package's tables for judging evidence, or None."""
+        return self.package.tables
+
+    def session(self, max_positions: int | None = None) -> OnnxSession:  # noqa: ARG002  (the engine's signature)
+        """A fresh session; it grows as it reads, up to the manifest's context."""
         return OnnxSession(self)
 
     def graph(self, name: str) -> Any:
@@ -167,6 +172,9 @@ class OnnxSession:
         self._outputs.clear()
         for cache in (self._trunk, *self._heads.values()):
             _cut(cache, position)
+
+    def close(self) -> None:
+        """Nothing is held outside."""
 
     def _read(self, tokens: Sequence[int], wanted: npt.NDArray[np.int64]) -> Floats:
         shape, where = self._model.manifest.architecture, self._model.package.path

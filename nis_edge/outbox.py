@@ -27,7 +27,7 @@ from nis_edge.adapters.spool import (
 )
 from nis_edge.clock import Clock
 from nis_edge.errors import DeviceError
-from nis_edge.limits import SPOOL_PENDING_BYTES_MAX, SPOOL_RECORD_BYTES_MAX
+from nis_edge.limits import SPOOL_RECORD_BYTES_MAX
 from nis_edge.supervisor import Beat
 from nis_edge.waiting import within
 
@@ -122,7 +122,7 @@ class Outbox:
         thread: Executor,
         *,
         commit_s: float,
-        memory_bytes_max: int = SPOOL_PENDING_BYTES_MAX,
+        memory_bytes_max: int,
         clock: Clock,
         log: Any,
         has_news: Callable[[], None] = lambda: None,

@@ -26,7 +26,6 @@ from nis_edge.limits import DESIRED_BYTES_MAX
 from nis_edge.supervisor import Beat
 from nis_edge.waiting import within
 
-TRIAL_S: Final = 60.0
 LOOK_S: Final = 1.0
 """Between two looks at the daemon's health while a configuration is on trial."""
 
@@ -86,7 +85,7 @@ class Shadow:
         thread: Executor,
         clock: Clock,
         log: Any,
-        trial_s: float = TRIAL_S,
+        trial_s: float,
     ) -> None:
         self._path = path
         self._apply, self._file_config, self._ailing, self._report = apply, file_config, ailing, report
@@ -199,7 +198,6 @@ class Shadow:
         if not await self._remember(new):
             await self._reject(version, digest, "the disk refuses to remember it; nothing was changed")
             return
-        self._ailing(True)
         changed = self._apply(config)
         self._log.info("desired.applied", version=version, changed=changed)
         self._begin_trial()

@@ -12,11 +12,14 @@ from typing import Final, Protocol
 
 import msgspec
 
-from nis_edge.limits import UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
+from nis_edge.booting import descriptor_path
+from nis_edge.limits import KIB, UPDATE_SELFTEST_OUTPUT_BYTES_MAX, UPDATE_SELFTEST_SECONDS_MAX
 from nis_edge.selftest import Report
 from nis_edge.waiting import within
 
 COMMAND: Final = (sys.executable, "-m", "nis_edge.selftest", "--json")
+PIPE_BYTES: Final = 64 * KIB
+"""What a pipe holds at most by default: pipe(7)."""
 
 
 def _unknown() -> None:
@@ -96,7 +99,7 @@ class SubprocessSelfTest:
 
     async def __call__(self, fd: int, golden_sha256: str | None) -> Report:
         """Run it on the package behind `fd`, which the child inherits: nobody can put another file in its place."""
-        words = [*self._command, f"/proc/self/fd/{fd}"]
+        words = [*self._command, str(descriptor_path(fd))]
         if golden_sha256 is not None:
             words += ["--golden", golden_sha256]
         process = await asyncio.create_subprocess_exec(
@@ -112,7 +115,7 @@ class SubprocessSelfTest:
         except asyncio.TimeoutError:
             return _failed(f"the self-test did not end within {self._seconds_max:.0f} s")
         finally:
-            await _end(process)
+            await end_process(process)
         return _report(process.returncode, output)
 
 
@@ -128,13 +131,13 @@ async def _read_bounded(process: asyncio.subprocess.Process) -> bytes:
     return bytes(output)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill it if it lives, and drain its pipe: asyncio sees a process as ended only when its pipes are."""
+async def end_process(process: asyncio.subprocess.Process) -> None:
+    """Kill it if it lives, and drain its output's pipe: asyncio sees a process as ended only when its pipes are."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     assert process.stdout is not None
-    while await process.stdout.read(UPDATE_SELFTEST_OUTPUT_BYTES_MAX):
+    while await process.stdout.read(PIPE_BYTES):
         continue
     await process.wait()
 

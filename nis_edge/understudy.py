@@ -15,9 +15,11 @@ from typing import Final
 
 import msgspec
 
+from nis_edge.booting import descriptor_path
 from nis_edge.candidate import Reply, question_of
 from nis_edge.limits import UPDATE_SHADOW_LINE_BYTES_MAX
 from nis_edge.monitor.context import Window
+from nis_edge.trial import end_process
 from nis_edge.update.journal import ShadowTerms
 from nis_edge.update.terms import Pair
 from nis_edge.waiting import within
@@ -82,7 +84,7 @@ class Understudy:
         self._candidate.clear()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
-            f"/proc/self/fd/{fd}",
+            descriptor_path(fd),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -116,15 +118,8 @@ class Understudy:
     async def end(self) -> None:
         """Let the candidate go."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        assert process.stdout is not None
-        while await process.stdout.read(UPDATE_SHADOW_LINE_BYTES_MAX):
-            continue
-        await process.wait()
+        if process is not None:
+            await end_process(process)
 
     async def _ask(self, number: int, window: Window) -> None:
         assert self._process is not None

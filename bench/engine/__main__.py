@@ -5,9 +5,9 @@
 
 Each contestant sits in its own process with its model loaded; rounds go through all of them in turn, so that the noise
 of the machine falls on all alike. A figure is the median over rounds with its range; only the ratios mean anything
-on another day. The peers' environment needs `pip install llama-cpp-python gguf`; it may be this one. ONNX Runtime
-takes part on nis-base where `pip install -e '.[onnx]'` was done. The random models are written once, which takes some
-minutes and 3.6 GB; a run takes about five.
+on another day. The peers' environment needs `pip install llama-cpp-python gguf`, and `pip install torch transformers`
+for transformers to take part; it may be this one. ONNX Runtime takes part on nis-base where `pip install -e '.[onnx]'`
+was done. The random models are written once, which takes some minutes and 4.7 GB; a run takes about ten.
 """
 
 from __future__ import annotations
@@ -115,15 +115,21 @@ def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
     """Write the random models that are not there yet; return the contestants, ours first."""
     package = files / f"{shape.name}.screen.nis"
     if not package.exists():
-        run_writer(
-            sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape, ""
-        )
+        run_writer(sys.executable, "from bench.engine.random_package import write_random_package as w", package, shape)
     entries = [Entry(OURS, "nis-edge", package, sys.executable)]
-    for head in ("f16", "q6_k"):
-        path = files / f"{shape.name}.tq2_0.{head}.gguf"
+    for weights, head in (("tq2_0", "f16"), ("tq2_0", "q6_k"), ("tq1_0", "f16")):
+        path = files / f"{shape.name}.{weights}.{head}.gguf"
         if not path.exists():
-            run_writer(peer_python, "from bench.engine.random_gguf import write_random_gguf as w", path, shape, head)
-        entries.append(Entry(f"llama.cpp TQ2_0, {head} head", "llama.cpp", path, peer_python))
+            writer = "from bench.engine.random_gguf import write_random_gguf as w"
+            run_writer(peer_python, writer, path, shape, weights=weights, head=head)
+        entries.append(Entry(f"llama.cpp {weights.upper()}, {head} head", "llama.cpp", path, peer_python))
+    if shape.name != "nis-base":
+        print("NOT RUN: transformers: of 2b4t it makes a token in a second or two, after minutes of drawing weights")
+    elif subprocess.run([peer_python, "-c", "import torch, transformers"], capture_output=True, check=False).returncode:
+        print("NOT RUN: transformers: pip install torch transformers in the peers' environment")
+    else:
+        # It reads no file: the weights are drawn in its process. Dense bfloat16 is what it runs fastest.
+        entries.append(Entry("transformers, dense bfloat16", "transformers", Path(shape.name), peer_python))
     if shape.name == "nis-base":
         if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
             entries.append(Entry("ONNX Runtime, int8 weights, f16 head", "onnx", package, sys.executable))
@@ -132,10 +138,10 @@ def prepare(shape: Shape, files: Path, peer_python: str) -> list[Entry]:
     return entries
 
 
-def run_writer(python: str, statement: str, path: Path, shape: Shape, head: str) -> None:
+def run_writer(python: str, statement: str, path: Path, shape: Shape, **options: str) -> None:
     """Write one model in a process of its own: it takes gigabytes that should not stay with this one."""
     print(f"writing {path.name} ...", flush=True)
-    extra = f", head={head!r}" if head else ""
+    extra = "".join(f", {name}={value!r}" for name, value in options.items())
     imports = f"from pathlib import Path; from bench.engine.shapes import SHAPES; {statement}"
     code = f"{imports}; w(Path({str(path)!r}), SHAPES[{shape.name!r}]{extra})"
     subprocess.run([python, "-c", code], check=True, cwd=ROOT)
@@ -155,9 +161,10 @@ def measure_gemv(rounds: int) -> dict[str, float]:
 
 def measure_loads(shape: Shape, entries: list[Entry], threads: int, rounds: int = 3) -> dict[str, float]:
     """Seconds from opening the file to the first token, the file in the page cache; medians."""
-    samples: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    loaded = [entry for entry in entries if entry.path.exists()]
+    samples: dict[str, list[float]] = {entry.name: [] for entry in loaded}
     for number in range(rounds + 1):
-        for entry in entries:
+        for entry in loaded:
             entry.start(threads, shape)
             if number:  # the first round warms the page cache
                 samples[entry.name].append(entry.ready["load_s"])
@@ -227,7 +234,7 @@ def measure(
                     "best_peer": best_peer,
                     "load_to_first_token_s": round(loaded[entry.name], 3),
                     "peak_rss_mb": round(rss[entry.name], 1),
-                    "file_mb": round(entry.path.stat().st_size / 1e6, 1),
+                    "file_mb": round(entry.path.stat().st_size / 1e6, 1) if entry.path.exists() else None,
                 }
             )
     return rows

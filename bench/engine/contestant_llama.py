@@ -7,6 +7,8 @@ import ctypes
 import llama_cpp
 import numpy as np
 
+from bench.engine.agreement import at_once_and_singly
+
 
 class Llama:
     """A GGUF model with a context of 512 positions."""
@@ -40,16 +42,7 @@ class Llama:
             raise RuntimeError("logits are not finite or do not vary")
 
     def check(self) -> str:
-        """A prompt at once gives the logits of the prompt token by token, but for rounding; say what was held."""
-        prompt = np.arange(7, 19, dtype=np.int32)
-        at_once = self.prefill(prompt).copy()
-        self.prefill(prompt[:1])
-        for token in prompt[1:]:
-            singly = self._step(np.array([token], dtype=np.int32))
-        off = float(np.abs(at_once - singly).max() / at_once.std())
-        if not off < 0.2:
-            raise RuntimeError(f"a prompt at once and token by token differ by {off} standard deviations")
-        return f"a prompt at once and token by token agree within {off:.3f} standard deviations of the logits"
+        return at_once_and_singly(self.prefill, self._step)
 
     def about(self) -> dict[str, object]:
         return {}

@@ -1,7 +1,8 @@
-"""Writes a GGUF file of a shape with random TQ2_0 weights, so that llama.cpp runs the same matrices as we do.
+"""Writes a GGUF file of a shape with random ternary weights, so that llama.cpp runs the same matrices as we do.
 
-TQ2_0 (ggml): blocks of 256 weights, 64 bytes of 2-bit codes and one f16 scale. The head is F16, or Q6_K as the smallest
-head llama.cpp is commonly run with. The vocabulary is declared without a tokenizer: token ids go in, logits come out.
+TQ2_0 (ggml): blocks of 256 weights, 64 bytes of 2-bit codes and one f16 scale; TQ1_0: the same in 52 bytes of base 3,
+where every byte is valid. The head is F16, or Q6_K as the smallest head llama.cpp is commonly run with. The vocabulary
+is declared without a tokenizer: token ids go in, logits come out.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from bench.engine.random_codes import random_code_bytes
 from bench.engine.shapes import Shape
 
 BLOCK_WEIGHTS = 256
-BLOCK_CODE_BYTES = 64
 
 
-def random_tq2_0(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Random TQ2_0 bytes, uint8 [rows, columns / 256 * 66], scaled so that a unit vector keeps its size."""
+def random_blocks(rng: np.random.Generator, rows: int, columns: int, weights: str) -> np.ndarray:
+    """Random TQ2_0 or TQ1_0 bytes, uint8 [rows, blocks * block bytes], scaled so that a unit vector keeps its size."""
     blocks = columns // BLOCK_WEIGHTS
-    data = np.empty((rows, blocks, BLOCK_CODE_BYTES + 2), dtype=np.uint8)
-    data[:, :, :BLOCK_CODE_BYTES] = random_code_bytes(rng, (rows, blocks, BLOCK_CODE_BYTES))
-    scale = np.array([(1.5 / columns) ** 0.5], dtype=np.float16)
-    data[:, :, BLOCK_CODE_BYTES:] = scale.view(np.uint8)
-    return data.reshape(rows, -1)
+    if weights == "tq2_0":
+        codes = random_code_bytes(rng, (rows, blocks, 64))
+    else:
+        codes = rng.integers(0, 256, (rows, blocks, 52), dtype=np.uint8)
+    scale = np.array([(1.5 / columns) ** 0.5], dtype=np.float16).view(np.uint8)
+    return np.concatenate((codes, np.broadcast_to(scale, (rows, blocks, 2))), axis=2).reshape(rows, -1)
 
 
-def write_random_gguf(path: Path, shape: Shape, head: str = "f16", seed: int = 0) -> None:
+def write_random_gguf(path: Path, shape: Shape, weights: str = "tq2_0", head: str = "f16", seed: int = 0) -> None:
     """Write the file.
 
     Args:
         path: where to.
         shape: the dimensions.
+        weights: "tq2_0" or "tq1_0", the type of the ternary matrices.
         head: "f16" or "q6_k", the type of the tied embedding and output head.
         seed: of the random weights.
     """
@@ -68,7 +70,8 @@ def write_random_gguf(path: Path, shape: Shape, head: str = "f16", seed: int = 0
         writer.add_tensor(name, np.ones(size, dtype=np.float32))
 
     def ternary(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, random_tq2_0(rng, rows, columns), raw_dtype=gguf.GGMLQuantizationType.TQ2_0)
+        kind = gguf.GGMLQuantizationType[weights.upper()]
+        writer.add_tensor(name, random_blocks(rng, rows, columns, weights), raw_dtype=kind)
 
     norm("output_norm.weight", shape.hidden)
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim

@@ -49,6 +49,8 @@ def load(kind: str, path: str, threads: int) -> tuple[Contestant, float]:
         from bench.engine.contestant_native import Native as Kind
     elif kind == "onnx":
         from bench.engine.contestant_onnx import Onnx as Kind  # type: ignore[assignment]
+    elif kind == "transformers":
+        from bench.engine.contestant_transformers import Transformers as Kind  # type: ignore[assignment]
     else:
         from bench.engine.contestant_llama import Llama as Kind  # type: ignore[assignment]
     started = time.perf_counter()
@@ -59,7 +61,7 @@ def load(kind: str, path: str, threads: int) -> tuple[Contestant, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["nis-edge", "llama.cpp", "onnx"])
+    parser.add_argument("kind", choices=["nis-edge", "llama.cpp", "onnx", "transformers"])
     parser.add_argument("path")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--vocab", type=int, required=True)

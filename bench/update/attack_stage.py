@@ -19,7 +19,8 @@ from typing import Any, Final, Literal
 
 from nis_ota import rotation
 from nis_ota.keys import KeyRing
-from nis_ota.repository import Quorum, Repository
+from nis_ota.repository import Repository
+from nis_ota.roles import Quorum
 
 from nis_edge.update.time_floor import RELEASED_AT_S
 from tests.support.update_world import NOW, EdgeDevice, Publisher, World, file_hash, world

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
-from nis_ota.repository import MODELS, ROLLOUT, Repository
-from nis_ota.roles import ISSUED_FIELD
+from nis_ota.repository import Repository
+from nis_ota.roles import MODELS, ROLLOUT
 from tuf.api.metadata import Key, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from bench.update.attack_stage import Attempt, Stage, ring
@@ -20,6 +20,7 @@ from nis_edge.block_pull import BlockPull
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX
 from nis_edge.update.blocks import Block, encode_block, read_request
 from nis_edge.update.rollout import Rollout, encode_rollout
+from nis_edge.update.time_floor import ISSUED_FIELD
 from tests.support.update_world import NOW, Publisher, file_hash
 from tests.support.web_folder import endless, status
 

@@ -35,6 +35,7 @@ from nis_edge.waiting import within
 
 TOKEN_CHARS_MIN: Final = 16
 JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
 _BODY_TYPES: Final = frozenset({JSON, "application/x-ndjson", "application/jsonl", "application/json-seq"})
 _READ_BYTES: Final = 16 * KIB
 

@@ -38,8 +38,8 @@ RECEIVE_MAXIMUM: Final = 16
 
 CONTENT_TYPE: Final = "application/json"
 
-_FIXED_PROPERTIES: Final = b"\x01\x01\x03\x00" + bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE.encode()
-"""Of every message: payload format indicator 1 (UTF-8), content type."""
+_JSON_PROPERTIES: Final = b"\x01\x01\x03\x00" + bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE.encode()
+"""Of every message with a JSON payload: payload format indicator 1 (UTF-8), content type."""
 
 REASON_REFUSED: Final = 0x80
 """MQTT 5, 2.4: reason codes from here on are failures."""
@@ -74,6 +74,7 @@ class Message:
         properties: MQTT user properties, in order.
         expiry_s: seconds after which the broker need not deliver it, or None.
         correlation: what a request gave to find its answer by, or None.
+        binary: the payload is no JSON, and is not called so: a broker may refuse bytes that are said to be text.
     """
 
     topic: str
@@ -83,6 +84,7 @@ class Message:
     properties: tuple[tuple[str, str], ...] = ()
     expiry_s: int | None = None
     correlation: bytes | None = None
+    binary: bool = False
 
 
 @dataclass(frozen=True)
@@ -459,7 +461,7 @@ def publish_packet(message: Message, mid: int, *, retain: bool) -> bytes:
         mid: packet identifier, used with QoS 1.
         retain: whether the broker is to keep it.
     """
-    properties = bytearray(_FIXED_PROPERTIES)
+    properties = bytearray(b"" if message.binary else _JSON_PROPERTIES)
     if message.expiry_s is not None:
         properties += b"\x02" + max(1, message.expiry_s).to_bytes(4, "big")
     if message.correlation is not None:

@@ -191,9 +191,6 @@ class SlotStore:
     Args:
         folder: e.g. /var/lib/nis-edge/update; its parent exists.
         disk: the operating system's, or a simulated one.
-
-    Raises:
-        SlotWriteError: the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, disk: Disk | None = None) -> None:

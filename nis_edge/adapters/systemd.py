@@ -54,10 +54,6 @@ class Notifier:
         """Shut-down begins."""
         self._send("STOPPING=1", f"STATUS={status}")
 
-    def extend_start(self, seconds: float) -> None:
-        """Start-up takes that much longer, e.g. while a large model loads."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
-
     def _send(self, *lines: str) -> None:
         if not self._address.startswith(("/", "@")):
             return

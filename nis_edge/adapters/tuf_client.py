@@ -28,11 +28,10 @@ from tuf.ngclient.fetcher import FetcherInterface
 from nis_edge.errors import CloudUnreachableError, RollbackRefusedError, SlotWriteError, UntrustedMetadataError
 from nis_edge.limits import KIB, UPDATE_KEYS_MAX, UPDATE_METADATA_SECONDS_MAX, UPDATE_STALL_SECONDS_MAX
 from nis_edge.update.bundle import Bundle
+from nis_edge.update.facts import OLD_MODEL_STAYS
 from nis_edge.update.journal import RoleFloor
-from nis_edge.update.offer import OLD_MODEL_STAYS, Target
-
-ISSUED_FIELD: Final = "x-nis-issued"
-"""Field of the timestamp role, signed like the rest: seconds since the epoch at which it was made."""
+from nis_edge.update.offer import Target
+from nis_edge.update.time_floor import ISSUED_FIELD
 
 CHUNK_BYTES: Final = 16 * KIB
 
@@ -169,7 +168,7 @@ class DurableUpdater(Updater):
         metadata_base_url: str,
         fetcher: FetcherInterface,
         *,
-        bootstrap: bytes | None,
+        bootstrap: bytes,
         floors: Mapping[str, RoleFloor],
         reference_time: float,
         unfloored_time: float | None = None,
@@ -272,7 +271,7 @@ class TrustedRepository:
 
     Args:
         cache: folder of verified metadata.
-        root: bytes of the root metadata this device trusts from the start; None takes the cache's (conformance only).
+        root: bytes of the root metadata this device trusts from the start.
         metadata_url: folder of the metadata.
         targets_url: folder of the targets, for small documents.
         fetcher: carrier of the bytes.
@@ -284,7 +283,7 @@ class TrustedRepository:
     def __init__(
         self,
         cache: str | Path,
-        root: bytes | None,
+        root: bytes,
         metadata_url: str,
         targets_url: str,
         fetcher: FetcherInterface,

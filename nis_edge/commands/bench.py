@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from nis_edge.cli import EXIT_DONE, EXIT_FAILED, EXIT_INDETERMINATE
 from nis_edge.errors import ConfigError
 
 DESCRIPTION = (
@@ -20,7 +21,7 @@ EXAMPLE = (
     "  nis-edge bench --compare last-week.json result.json    # exit code 1: something became worse"
 )
 
-EXIT_OF_VERDICT: Final = {"pass": 0, "fail": 1, "indeterminate": 3}
+EXIT_OF_VERDICT: Final = {"pass": EXIT_DONE, "fail": EXIT_FAILED, "indeterminate": EXIT_INDETERMINATE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,9 @@ FAR: Final = 0xFFFFFFFF
 CHOICES_MAX: Final = 1000
 CHOICE_CHARS_MAX: Final = 4096
 
+CONSTRAINTS_KEPT: Final = 2
+"""Each may hold 128 MiB of sets (SETS_BYTES_MAX of nis_edge/native/constraint.c): the one in use and the one before."""
+
 
 class Vocabulary:
     """The bytes of a model's tokens, as the engine's tree."""
@@ -162,7 +165,7 @@ def expression(pattern: str) -> Pattern:
     return regular.parse(pattern)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=CONSTRAINTS_KEPT)
 def constraint_of(vocabulary: Vocabulary, pattern: Pattern) -> Constraint:
     """A constraint, kept for the next answers that need the same one."""
     return Constraint(vocabulary, pattern)

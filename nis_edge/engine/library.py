@@ -147,12 +147,6 @@ class BatchItem(ctypes.Structure):
     )
 
 
-class Candidate(ctypes.Structure):
-    """nis_candidate."""
-
-    _fields_ = (("token", c_int32), ("logit", c_float))
-
-
 HEAD_STATS: Final = ("evaluations", "rows", "rows_screened", "rows_refined", "rows_computed")
 """Fields of nis_head_stats."""
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from nis_edge.engine import library
-from nis_edge.engine.byte_vocabulary import token_bytes
-from nis_edge.engine.constraint import Vocabulary
 from nis_edge.engine.session import Float32Array, Session, Tokens
 from nis_edge.engine.tokenizer import Tokenizer
 from nis_edge.errors import ModelError
 from nis_edge.pack.layout import MATRICES, Manifest
 from nis_edge.pack.reader import Package, open_package
+
+if TYPE_CHECKING:
+    from nis_edge.engine.constraint import Vocabulary
 
 THREADS_MAX: Final = 256
 """NIS_THREADS_MAX of nis_edge/native/model.h."""
@@ -55,7 +55,8 @@ class Model:
         self._package = package
         self._library = library.load()
         self._pointer: ctypes.c_void_p | None = None
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        # The engine's sessions by address; a handle that was freed is NULL.
+        self._open: dict[int | None, ctypes.c_void_p] = {}
         self._tokenizer: Tokenizer | None = None
         self._vocabulary: Vocabulary | None = None
         self._tensors: Mapping[str, npt.NDArray[Any]] = package.tensors  # keeps the map alive
@@ -114,7 +115,7 @@ class Model:
     @property
     def tables(self) -> bytes | None:
         """The package's tables for judging evidence, or None if it has none."""
-        return self._tensors["tables"].tobytes() if self.manifest.tables is not None else None
+        return self._package.tables
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -124,6 +125,10 @@ class Model:
             ModelError: no tokenizer, or one whose tokens' bytes are not known; the builder of the model acts.
         """
         if self._vocabulary is None:
+            # Here, because only constrained answers need them: a daemon that judges does not.
+            from nis_edge.engine.byte_vocabulary import token_bytes
+            from nis_edge.engine.constraint import Vocabulary
+
             if self.tokenizer is None:
                 raise ModelError(f"{self._package.path}: has no tokenizer, so its answers can't be constrained")
             self._vocabulary = Vocabulary(token_bytes(self.tokenizer.json(), self.manifest.architecture.vocab))
@@ -207,9 +212,15 @@ class Model:
     def adopt(self, pointer: ctypes.c_void_p) -> Session:
         """Wrap an engine's session of this model, which is closed with the model."""
         outputs = [len(self.manifest.architecture.task_heads[name].outputs) for name in self._task_heads]
-        session = Session(self, pointer, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
-        self._sessions.add(session)
-        return session
+        self._open[pointer.value] = pointer
+        return Session(self, pointer, dict(zip(self._task_heads, enumerate(outputs), strict=True)))
+
+    def release(self, pointer: ctypes.c_void_p) -> None:
+        """Free an engine's session of this model, once."""
+        address, pointer.value = pointer.value, None
+        if address is not None:
+            self._open.pop(address, None)
+            self._library.nis_session_free(address)
 
     def forward_batch(self, batch: Sequence[tuple[Session, Tokens]]) -> list[Float32Array]:
         """Let several sessions read tokens in one pass over the weights, which is where most of the time goes.
@@ -238,7 +249,7 @@ class Model:
         return logits
 
     def head_statistics(self) -> dict[str, int]:
-        """How ``Session.best`` and ``Session.greedy`` have read the output head so far.
+        """How the output head was read by ``Session.best``, ``greedy`` and, as far as it screened, ``choose``.
 
         Returns:
             ``evaluations``; and of the vocabulary's rows ``rows`` in all, ``rows_screened`` that a few bits ruled on,
@@ -260,10 +271,8 @@ class Model:
 
     def close(self) -> None:
         """Close the sessions, free the engine's memory and let go of the file. May be called again."""
-        for session in list(self._sessions):
-            session.close()
         if self._pointer is not None:
-            status = self._library.nis_model_free(self._pointer)
+            status = self._free()
             if status != library.OK:
                 raise library.error_of(status, f"{self._package.path}: can't be closed")
             self._pointer = None
@@ -279,8 +288,18 @@ class Model:
         self.close()
 
     def __del__(self) -> None:
+        # Its sessions may be garbage of the same cycle, finalised before or after it, and at the interpreter's end a
+        # module may be gone: only the engine's memory is freed here, and nothing raised. The map ends with its views.
         if getattr(self, "_pointer", None) is not None:
-            self.close()
+            self._free()
+            self._pointer = None
+
+    def _free(self) -> int:
+        """Free the engine's sessions and model; its status."""
+        for pointer in tuple(self._open.values()):
+            self.release(pointer)
+        status: int = self._library.nis_model_free(self._pointer)
+        return status
 
     def _create(self, threads: int, isa: str | None) -> ctypes.c_void_p:
         weights = self._weights()

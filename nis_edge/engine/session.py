@@ -36,12 +36,12 @@ class Session:
 
         Args:
             model: it belongs to.
-            pointer: the engine's handle.
+            pointer: the engine's handle, which the model knows.
             heads: task head's name -> (number in the engine, count of outputs).
         """
         self._model = model
         self._library = library.load()
-        self._pointer: ctypes.c_void_p | None = pointer
+        self._pointer = pointer  # NULL once it is freed, here or with the model
         self._heads = heads
         self._where = str(model.package.path)
         self._vocab = model.manifest.architecture.vocab
@@ -234,12 +234,10 @@ class Session:
 
     def close(self) -> None:
         """Free the memory. May be called again."""
-        if self._pointer is not None:
-            self._library.nis_session_free(self._pointer)
-            self._pointer = None
+        self._model.release(self._pointer)
 
     def __del__(self) -> None:
-        if getattr(self, "_pointer", None) is not None:
+        if getattr(self, "_pointer", None):
             self.close()
 
     def handle(self) -> ctypes.c_void_p:
@@ -248,7 +246,7 @@ class Session:
         Raises:
             ModelError: the session is closed.
         """
-        if self._pointer is None:
+        if not self._pointer:
             raise ModelError(f"{self._where}: the session is closed")
         return self._pointer
 

@@ -9,7 +9,7 @@ it earned the right to decide gives hints (severity low), which move no status (
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -185,9 +185,3 @@ def _sigmoid(logit: float) -> float:
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     return math.exp(logit) / (1.0 + math.exp(logit))
-
-
-def probabilities_text(probabilities: Mapping[str, float], most: int = 3) -> str:
-    """The highest probabilities in one phrase, for a person."""
-    highest = sorted(probabilities.items(), key=lambda item: (-item[1], item[0]))[:most]
-    return ", ".join(f"{label} {probability:.0%}" for label, probability in highest)

@@ -38,9 +38,6 @@ FAILURE: Final = "failure"
 HEAD_NAME: Final = "consciousness"
 HEAD_OUTPUTS: Final[tuple[str, ...]] = (*LABELS, FAILURE)
 
-DEVICE_LABELS: Final = frozenset({"resource_starvation", "sensor_fault", "physics_violation"})
-"""Findings about the device rather than about an agent."""
-
 
 class LabelRule(NamedTuple):
     """What a finding means to an operator."""

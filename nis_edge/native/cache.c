@@ -3,10 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t nis_kv_element_bytes(nis_dtype dtype) { return dtype == NIS_F32 ? 4 : dtype == NIS_I8 ? 1 : 2; }
-
 static size_t plane_bytes(const nis_kv_layout *l) {
-    return l->kv_heads * NIS_BLOCK_POSITIONS * l->head_dim * nis_kv_element_bytes(l->dtype);
+    return l->kv_heads * NIS_BLOCK_POSITIONS * l->head_dim * nis_element_bytes(l->dtype);
 }
 
 nis_kv_place nis_kv_at(const nis_kv_layout *l, nis_kv_block *block, size_t layer, size_t kv_head) {

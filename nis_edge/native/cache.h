@@ -42,8 +42,6 @@ typedef struct {
     float *key_factors, *value_factors; /* [NIS_BLOCK_POSITIONS]; NULL unless int8 */
 } nis_kv_place;
 
-/* Bytes of one stored number. */
-size_t nis_kv_element_bytes(nis_dtype dtype);
 nis_kv_place nis_kv_at(const nis_kv_layout *layout, nis_kv_block *block, size_t layer, size_t kv_head);
 /* [NIS_BLOCK_POSITIONS, hidden] */
 float *nis_kv_residuals(const nis_kv_layout *layout, nis_kv_block *block);

@@ -341,7 +341,7 @@ nis_status nis_sampler_choose(nis_sampler *s, const float *logits, const uint64_
     if (s->rest > 0) s->rest--;
     const unsigned long environment = nis_float_standard();
     nis_status status = NIS_NOT_FINITE;
-    if (s->floats->magnitude_bits(logits, s->vocab) < 0x7f800000u) {
+    if (s->floats->magnitude_bits(logits, s->vocab) < NIS_NOT_FINITE_BITS) {
         status = choose(s, penalise(s, logits, recent, recent_count), allowed, token);
     }
     nis_float_restore(environment);
@@ -363,7 +363,7 @@ nis_status nis_sampler_log_probabilities(nis_sampler *s, const float *logits, in
     if (token < 0 || (size_t)token >= s->vocab) return NIS_TOKEN;
     const unsigned long environment = nis_float_standard();
     nis_status status = NIS_NOT_FINITE;
-    if (s->floats->magnitude_bits(logits, s->vocab) < 0x7f800000u) {
+    if (s->floats->magnitude_bits(logits, s->vocab) < NIS_NOT_FINITE_BITS) {
         const float largest = s->floats->maximum(logits, s->vocab);
         memcpy(s->logits, logits, s->vocab * sizeof *logits);
         const double sum = (double)s->floats->exponentials(s->logits, s->vocab, largest);

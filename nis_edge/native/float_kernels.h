@@ -27,7 +27,6 @@ LANES_INLINE void store_tail(float *p, size_t n, f32x8 a) {
     memcpy(p, lanes, n * sizeof *p);
 }
 
-LANES_INLINE size_t stored_size(nis_dtype dtype) { return dtype == NIS_F32 ? 4 : dtype == NIS_I8 ? 1 : 2; }
 
 LANES_INLINE f32x8 load_stored(const void *p, nis_dtype dtype) {
     if (dtype == NIS_F32) return f32x8_load(p);
@@ -37,7 +36,7 @@ LANES_INLINE f32x8 load_stored(const void *p, nis_dtype dtype) {
 
 LANES_INLINE f32x8 load_stored_tail(const void *p, nis_dtype dtype, size_t n) {
     float lanes[LANES] = {0}; /* as large as eight of the widest dtype */
-    memcpy(lanes, p, n * stored_size(dtype));
+    memcpy(lanes, p, n * nis_element_bytes(dtype));
     return load_stored(lanes, dtype);
 }
 
@@ -63,7 +62,7 @@ LANES_INLINE f32x8 exponential(f32x8 x) {
     return f32x8_where_ge(x, lowest, f32x8_mul(p, f32x8_power_of_two(n)));
 }
 
-/* The bits of the largest |x|: from 0x7f800000 on, an infinity or a NaN is among them. */
+/* The bits of the largest |x|: from NIS_NOT_FINITE_BITS on, an infinity or a NaN is among them. */
 static uint32_t LANES_NAME(magnitude_bits)(const float *x, size_t n) {
     u32x8 largest = u32x8_zero();
     size_t i = 0;
@@ -198,11 +197,11 @@ LANES_INLINE void dots_in_flight(const float *x, const char *rows, nis_dtype dty
                                  float *dots, const size_t count) {
     f32x8 sum[ROWS_IN_FLIGHT];
     for (size_t r = 0; r < count; r++) sum[r] = f32x8_set(0.0f);
-    const size_t per_line = CACHE_LINE / stored_size(dtype);
+    const size_t per_line = CACHE_LINE / nis_element_bytes(dtype);
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         const f32x8 v = f32x8_load(x + i);
-        const char *column = rows + i * stored_size(dtype);
+        const char *column = rows + i * nis_element_bytes(dtype);
         if (i % per_line == 0) {
 #pragma GCC unroll 8
             for (size_t r = 0; r < count; r++) __builtin_prefetch(column + (r + count) * row_bytes);
@@ -212,7 +211,7 @@ LANES_INLINE void dots_in_flight(const float *x, const char *rows, nis_dtype dty
     }
     if (i < n) {
         const f32x8 v = load_tail(x + i, n - i);
-        const char *column = rows + i * stored_size(dtype);
+        const char *column = rows + i * nis_element_bytes(dtype);
         for (size_t r = 0; r < count; r++) {
             sum[r] = f32x8_fma(v, load_stored_tail(column + r * row_bytes, dtype, n - i), sum[r]);
         }
@@ -232,7 +231,7 @@ LANES_INLINE void dots_of_type(const float *x, const char *rows, nis_dtype dtype
 /* dots[r] = sum_i x[i] * rows[r][i]; row_stride in elements. */
 static void LANES_NAME(dot_rows)(const float *x, const void *rows, nis_dtype dtype, size_t row_stride,
                                  size_t row_count, size_t n, float *dots) {
-    const size_t row_bytes = row_stride * stored_size(dtype);
+    const size_t row_bytes = row_stride * nis_element_bytes(dtype);
     if (dtype == NIS_F32) dots_of_type(x, rows, NIS_F32, row_bytes, row_count, n, dots);
     if (dtype == NIS_F16) dots_of_type(x, rows, NIS_F16, row_bytes, row_count, n, dots);
     if (dtype == NIS_BF16) dots_of_type(x, rows, NIS_BF16, row_bytes, row_count, n, dots);
@@ -248,7 +247,7 @@ LANES_INLINE void weighted_columns(const float *weights, const char *rows, nis_d
         const char *column = rows + row * row_bytes;
 #pragma GCC unroll 8
         for (size_t c = 0; c < registers; c++) {
-            total[c] = f32x8_fma(weight, load_stored(column + c * LANES * stored_size(dtype), dtype), total[c]);
+            total[c] = f32x8_fma(weight, load_stored(column + c * LANES * nis_element_bytes(dtype), dtype), total[c]);
         }
     }
     for (size_t c = 0; c < registers; c++) f32x8_store(sum + c * LANES, total[c]);
@@ -258,16 +257,16 @@ LANES_INLINE void weighted_of_type(const float *weights, const char *rows, nis_d
                                    size_t row_count, size_t n, float *sum) {
     size_t i = 0;
     for (; i + COLUMNS_IN_FLIGHT <= n; i += COLUMNS_IN_FLIGHT) {
-        const char *column = rows + i * stored_size(dtype);
+        const char *column = rows + i * nis_element_bytes(dtype);
         weighted_columns(weights, column, dtype, row_bytes, row_count, sum + i, COLUMNS_IN_FLIGHT / LANES);
     }
     for (; i + LANES <= n; i += LANES) {
-        weighted_columns(weights, rows + i * stored_size(dtype), dtype, row_bytes, row_count, sum + i, 1);
+        weighted_columns(weights, rows + i * nis_element_bytes(dtype), dtype, row_bytes, row_count, sum + i, 1);
     }
     if (i < n) {
         f32x8 total = load_tail(sum + i, n - i);
         for (size_t row = 0; row < row_count; row++) {
-            const char *column = rows + row * row_bytes + i * stored_size(dtype);
+            const char *column = rows + row * row_bytes + i * nis_element_bytes(dtype);
             total = f32x8_fma(f32x8_set(weights[row]), load_stored_tail(column, dtype, n - i), total);
         }
         store_tail(sum + i, n - i, total);
@@ -278,7 +277,7 @@ LANES_INLINE void weighted_of_type(const float *weights, const char *rows, nis_d
  * elements. */
 static void LANES_NAME(weighted_sum)(const float *weights, const void *rows, nis_dtype dtype, size_t row_stride,
                                      size_t row_count, size_t n, float *sum) {
-    const size_t row_bytes = row_stride * stored_size(dtype);
+    const size_t row_bytes = row_stride * nis_element_bytes(dtype);
     if (dtype == NIS_F32) weighted_of_type(weights, rows, NIS_F32, row_bytes, row_count, n, sum);
     if (dtype == NIS_F16) weighted_of_type(weights, rows, NIS_F16, row_bytes, row_count, n, sum);
     if (dtype == NIS_BF16) weighted_of_type(weights, rows, NIS_BF16, row_bytes, row_count, n, sum);
@@ -288,8 +287,8 @@ static void LANES_NAME(weighted_sum)(const float *weights, const void *rows, nis
 static void LANES_NAME(to_float)(const void *stored, nis_dtype dtype, size_t n, float *x) {
     const char *p = stored;
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES) f32x8_store(x + i, load_stored(p + i * stored_size(dtype), dtype));
-    if (i < n) store_tail(x + i, n - i, load_stored_tail(p + i * stored_size(dtype), dtype, n - i));
+    for (; i + LANES <= n; i += LANES) f32x8_store(x + i, load_stored(p + i * nis_element_bytes(dtype), dtype));
+    if (i < n) store_tail(x + i, n - i, load_stored_tail(p + i * nis_element_bytes(dtype), dtype, n - i));
 }
 
 /* Round to nearest even, as IEEE 754 converts binary32 to binary16. */
@@ -339,7 +338,7 @@ static bool LANES_NAME(screen_row)(const void *row, nis_dtype dtype, size_t n, f
     LANES_NAME(to_float)(row, dtype, n, x);
     for (size_t i = n; i < whole; i++) x[i] = 0.0f;
     const uint32_t bits = LANES_NAME(magnitude_bits)(x, n);
-    if (bits >= 0x7f800000u) return false;
+    if (bits >= NIS_NOT_FINITE_BITS) return false;
     float largest, squares[NIS_SCREEN_LEVELS], norm_squares = 0.0f;
     memcpy(&largest, &bits, sizeof largest);
 

@@ -31,9 +31,6 @@ enum {
     HEAD_TILE_ROWS = 16,
 };
 
-/* From these bits on a float is infinite or NaN. */
-#define NOT_FINITE_BITS 0x7f800000u
-
 /* One token on its way through a stack. */
 typedef struct {
     nis_session *session;
@@ -83,7 +80,7 @@ static bool quantise_token(nis_model *model, const float *x, size_t n, size_t to
     const nis_float_kernels *floats = model->kernels->floats;
     quantised *to = &model->buffers.quantised;
     const uint32_t bits = floats->magnitude_bits(x, n);
-    if (bits >= NOT_FINITE_BITS) return false;
+    if (bits >= NIS_NOT_FINITE_BITS) return false;
     float largest;
     memcpy(&largest, &bits, sizeof largest);
     const float scale = 127.0f / (largest > 1e-5f ? largest : 1e-5f);
@@ -215,7 +212,7 @@ static bool store_kv(const nis_model *model, nis_dtype dtype, const float *x, si
         floats->to_half(x, n, (uint16_t *)(void *)to);
     } else {
         const uint32_t bits = floats->magnitude_bits(x, n);
-        if (bits >= NOT_FINITE_BITS) return false;
+        if (bits >= NIS_NOT_FINITE_BITS) return false;
         float largest;
         memcpy(&largest, &bits, sizeof largest);
         const float scale = 127.0f / (largest > 1e-30f ? largest : 1e-30f);
@@ -242,7 +239,7 @@ static void rotate_and_store_tokens(void *argument, size_t thread, size_t token,
         }
         for (size_t h = 0; token >= p->first && h < a->heads; h++) rotate(q + h * dim, r->cosines, r->sines, half);
         nis_kv_block *block = r->cache->blocks[r->position / NIS_BLOCK_POSITIONS];
-        const size_t slot = r->position % NIS_BLOCK_POSITIONS, at = slot * dim * nis_kv_element_bytes(layout->dtype);
+        const size_t slot = r->position % NIS_BLOCK_POSITIONS, at = slot * dim * nis_element_bytes(layout->dtype);
         for (size_t h = 0; h < a->kv_heads; h++) {
             float *k = model->buffers.k + (token * a->kv_heads + h) * dim;
             const float *v = model->buffers.v + (token * a->kv_heads + h) * dim;
@@ -268,7 +265,7 @@ typedef struct {
 static void score(const nis_float_kernels *floats, const row *r, size_t layer, size_t kv_head, const stretch *s,
                   float *scores) {
     const nis_kv_layout *layout = &r->cache->layout;
-    const size_t dim = layout->head_dim, key_bytes = dim * nis_kv_element_bytes(layout->dtype);
+    const size_t dim = layout->head_dim, key_bytes = dim * nis_element_bytes(layout->dtype);
     for (size_t at = s->from, end; at < s->to; at = end) {
         const size_t block = at / NIS_BLOCK_POSITIONS, slot = at % NIS_BLOCK_POSITIONS;
         end = smaller(s->to, (block + 1) * NIS_BLOCK_POSITIONS);
@@ -283,7 +280,7 @@ static void score(const nis_float_kernels *floats, const row *r, size_t layer, s
 static void add_values(const nis_float_kernels *floats, const row *r, size_t layer, size_t kv_head, const stretch *s,
                        float *weights, float *out) {
     const nis_kv_layout *layout = &r->cache->layout;
-    const size_t dim = layout->head_dim, value_bytes = dim * nis_kv_element_bytes(layout->dtype);
+    const size_t dim = layout->head_dim, value_bytes = dim * nis_element_bytes(layout->dtype);
     for (size_t at = s->from, end; at < s->to; at = end) {
         const size_t block = at / NIS_BLOCK_POSITIONS, slot = at % NIS_BLOCK_POSITIONS;
         end = smaller(s->to, (block + 1) * NIS_BLOCK_POSITIONS);
@@ -315,7 +312,7 @@ static bool attend(const pass *p, size_t token, size_t h, float *scores) {
     score(floats, r, p->layer_index, kv_head, &stretches[0], scores);
     score(floats, r, p->layer_index, kv_head, &stretches[1], scores + first);
     for (size_t i = 0; i < seen; i++) scores[i] *= temperature; /* scores [seen] */
-    if (floats->magnitude_bits(scores, seen) >= NOT_FINITE_BITS) return false;
+    if (floats->magnitude_bits(scores, seen) >= NIS_NOT_FINITE_BITS) return false;
     const float sum = floats->exponentials(scores, seen, floats->maximum(scores, seen));
     for (size_t i = 0; i < dim; i++) out[i] = 0.0f;
     add_values(floats, r, p->layer_index, kv_head, &stretches[0], scores, out);
@@ -416,7 +413,7 @@ static nis_status run_stack(pass *p, const stack *stack, size_t *failed) {
 /* ---- ends -------------------------------------------------------------------------------------------------------- */
 
 static void embed(const nis_model *model, const row *rows, size_t count) {
-    const size_t hidden = model->a.hidden, bytes = hidden * (model->embed_dtype == NIS_F32 ? 4 : 2);
+    const size_t hidden = model->a.hidden, bytes = hidden * nis_element_bytes(model->embed_dtype);
     for (size_t i = 0; i < count; i++) {
         const char *stored = (const char *)model->embed + (size_t)rows[i].token * bytes;
         model->kernels->floats->to_float(stored, model->embed_dtype, hidden, model->buffers.x + i * hidden);
@@ -466,7 +463,7 @@ static void head_rows(void *argument, size_t thread, size_t first, size_t end) {
     const nis_model *model = work->pass->model;
     const nis_float_kernels *floats = model->kernels->floats;
     const size_t hidden = model->a.hidden;
-    const size_t row_bytes = hidden * (model->head_dtype == NIS_F32 ? 4 : 2);
+    const size_t row_bytes = hidden * nis_element_bytes(model->head_dtype);
     /* With several tokens a tile of rows stays in the cache for all of them; for one there is no reuse. */
     const size_t tile = work->tokens > 1 ? HEAD_TILE_ROWS : end - first;
     for (size_t at = first; at < end; at += tile) {
@@ -476,7 +473,7 @@ static void head_rows(void *argument, size_t thread, size_t first, size_t end) {
             floats->dot_rows(work->normed + token * hidden, (const char *)model->head + at * row_bytes,
                              model->head_dtype, hidden, rows, hidden, logits);
             const uint32_t bits = floats->magnitude_bits(logits, rows);
-            if (bits >= NOT_FINITE_BITS) mark_not_finite(work->pass, work->rows[token]);
+            if (bits >= NIS_NOT_FINITE_BITS) mark_not_finite(work->pass, work->rows[token]);
         }
     }
 }
@@ -589,7 +586,7 @@ nis_status nis_pass_task_head(nis_session *session, size_t index) {
         if (!rms_norm(model, x, head->norm, hidden, b->normed)) return NIS_NOT_FINITE;
         floats->dot_rows(b->normed, head->projection, NIS_F32, hidden, head->outputs, hidden, state->outputs);
         for (size_t i = 0; i < head->outputs; i++) state->outputs[i] += head->bias[i];
-        if (floats->magnitude_bits(state->outputs, head->outputs) >= NOT_FINITE_BITS) return NIS_NOT_FINITE;
+        if (floats->magnitude_bits(state->outputs, head->outputs) >= NIS_NOT_FINITE_BITS) return NIS_NOT_FINITE;
     }
     state->answered = true;
     return NIS_OK;

@@ -48,8 +48,6 @@ enum {
     HUGE_PAGE = 2 << 20,
 };
 
-#define NOT_FINITE_BITS 0x7f800000u
-
 typedef struct nis_screen {
     size_t groups; /* of 256 columns */
     nis_screen_planes planes; /* [vocab] rows */
@@ -82,7 +80,7 @@ typedef struct {
     atomic_bool not_finite;
 } evaluation;
 
-static size_t row_bytes(const nis_model *model) { return (size_t)model->a.hidden * (model->head_dtype == NIS_F32 ? 4 : 2); }
+static size_t row_bytes(const nis_model *model) { return (size_t)model->a.hidden * nis_element_bytes(model->head_dtype); }
 
 const void *nis_head_row(const nis_model *model, size_t row) {
     return (const char *)model->head + row * row_bytes(model);
@@ -108,7 +106,7 @@ static void compute_rows(void *argument, size_t thread, size_t first, size_t end
     const nis_float_kernels *floats = e->model->kernels->floats;
     floats->dot_rows(e->normed, nis_head_row(e->model, first), e->model->head_dtype, hidden, end - first, hidden,
                      e->upper + first);
-    if (floats->magnitude_bits(e->upper + first, end - first) >= NOT_FINITE_BITS) atomic_store(&e->not_finite, true);
+    if (floats->magnitude_bits(e->upper + first, end - first) >= NIS_NOT_FINITE_BITS) atomic_store(&e->not_finite, true);
 }
 
 /* Items: places in the list. */

@@ -11,6 +11,12 @@
 #include "screen.h"
 #include "ternary.h"
 
+/* From these bits on a float's magnitude is an infinity or a NaN. */
+#define NIS_NOT_FINITE_BITS 0x7f800000u
+
+/* Bytes of one stored number. */
+static inline size_t nis_element_bytes(nis_dtype dtype) { return dtype == NIS_F32 ? 4 : dtype == NIS_I8 ? 1 : 2; }
+
 /* The float parts. All are instances of float_kernels.h and equal bit for bit on every instruction set. */
 typedef struct {
     uint32_t (*magnitude_bits)(const float *x, size_t n);

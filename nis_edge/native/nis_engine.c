@@ -108,7 +108,7 @@ static nis_status take_floats(const nis_tensor *t, size_t count, const char *nam
 static nis_status take_rows(const nis_tensor *t, uint32_t dtype, size_t rows, size_t columns, const char *name,
                             const complaint *c) {
     if (dtype > NIS_BF16) return refuse(c, NIS_SHAPE, "%s has unknown dtype %u", name, dtype);
-    const size_t size = dtype == NIS_F32 ? 4 : 2;
+    const size_t size = nis_element_bytes(dtype);
     if (!t->data) return refuse(c, NIS_SHAPE, "%s is missing", name);
     if (t->bytes != (uint64_t)rows * columns * size) {
         return refuse(c, NIS_SHAPE, "%s has %llu bytes, needs [%zu, %zu] of %zu bytes", name,

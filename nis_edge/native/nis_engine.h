@@ -124,8 +124,8 @@ NIS_API nis_status nis_model_create(const nis_weights *weights, const char *isa,
                                     char *message, size_t message_bytes);
 NIS_API const char *nis_model_isa(const nis_model *model);
 
-/* How the output head was read by nis_session_best and nis_session_greedy: rows of the vocabulary in all, those that the
- * first bits ruled on, those that took further bits, and those computed in full. */
+/* How the output head was read by nis_session_best, nis_session_greedy and, as far as it screened, nis_session_choose:
+ * rows of the vocabulary in all, those that the first bits ruled on, those that took further bits, those computed in full. */
 typedef struct {
     uint64_t evaluations, rows, rows_screened, rows_refined, rows_computed;
 } nis_head_stats;

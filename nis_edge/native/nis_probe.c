@@ -59,7 +59,7 @@ nis_status nis_probe_quantise(const char *isa, const float *x, size_t n, int8_t 
         float value;
     } largest = {bits};
     nis_status status = NIS_NOT_FINITE;
-    if (bits < 0x7f800000u) {
+    if (bits < NIS_NOT_FINITE_BITS) {
         *scale = 127.0f / (largest.value > 1e-5f ? largest.value : 1e-5f);
         *sum = kernels->floats->quantise(x, n, *scale, quantised);
         status = NIS_OK;

@@ -43,7 +43,7 @@ static uint64_t fingerprint(nis_model *model) {
                               a->activation, a->sub_norms};
     uint64_t hash = mixed(mixed(0xcbf29ce484222325, sizes, sizeof sizes), &a->rope_theta, sizeof a->rope_theta);
     hash = mixed(mixed(hash, &a->norm_eps, sizeof a->norm_eps), model->norm, a->hidden * sizeof(float));
-    hash = mixed(hash, model->embed, (size_t)a->hidden * (model->embed_dtype == NIS_F32 ? 4 : 2));
+    hash = mixed(hash, model->embed, (size_t)a->hidden * nis_element_bytes(model->embed_dtype));
     for (size_t i = 0; i < model->trunk.layer_count; i++) {
         const layer *l = &model->trunk.layers[i];
         hash = mixed(hash, l->attn_norm, a->hidden * sizeof(float));
@@ -67,7 +67,7 @@ static void stretches_of(size_t position, size_t sinks, size_t oldest, stretch h
 
 /* Bytes of one position. */
 static size_t position_bytes(const nis_kv_layout *l) {
-    const size_t head = 2 * (l->head_dim * nis_kv_element_bytes(l->dtype) + (l->dtype == NIS_I8 ? sizeof(float) : 0));
+    const size_t head = 2 * (l->head_dim * nis_element_bytes(l->dtype) + (l->dtype == NIS_I8 ? sizeof(float) : 0));
     return l->layers * l->kv_heads * head + l->hidden * sizeof(float);
 }
 
@@ -90,7 +90,7 @@ static bool all_finite(const void *numbers, nis_dtype dtype, size_t count) {
     const char *p = numbers;
     for (size_t i = 0; dtype == NIS_F32 && i < count; i++) {
         memcpy(&word, p + i * sizeof word, sizeof word);
-        if ((word & 0x7f800000) == 0x7f800000) return false;
+        if ((word & NIS_NOT_FINITE_BITS) == NIS_NOT_FINITE_BITS) return false;
     }
     for (size_t i = 0; dtype == NIS_F16 && i < count; i++) {
         memcpy(&half, p + i * sizeof half, sizeof half);
@@ -100,7 +100,7 @@ static bool all_finite(const void *numbers, nis_dtype dtype, size_t count) {
 }
 
 static void move(stream *s, void *numbers, nis_dtype dtype, size_t count) {
-    const size_t bytes = count * nis_kv_element_bytes(dtype);
+    const size_t bytes = count * nis_element_bytes(dtype);
     if (s->out) {
         memcpy(s->out, numbers, bytes);
         s->out += bytes;
@@ -115,7 +115,7 @@ static void move(stream *s, void *numbers, nis_dtype dtype, size_t count) {
 static void move_plane(stream *s, const nis_kv_cache *cache, const stretch *held, size_t layer, size_t kv_head,
                        int plane) {
     const nis_kv_layout *l = &cache->layout;
-    const size_t row = l->head_dim * nis_kv_element_bytes(l->dtype);
+    const size_t row = l->head_dim * nis_element_bytes(l->dtype);
     for (size_t at = held->from, count; at < held->to; at += count) {
         const size_t slot = at % NIS_BLOCK_POSITIONS, left = held->to - at, room = NIS_BLOCK_POSITIONS - slot;
         count = left < room ? left : room;

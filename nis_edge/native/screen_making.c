@@ -11,9 +11,6 @@
 
 enum { ROWS_TRIED = 8 };
 
-/* From these bits on a float is infinite or NaN. */
-#define NOT_FINITE_BITS 0x7f800000u
-
 size_t nis_screen_scratch_bytes(size_t hidden) {
     return nis_screen_groups(hidden) * NIS_SCREEN_GROUP_COLUMNS * (sizeof(float) + 1); /* a row, its codes */
 }
@@ -80,7 +77,7 @@ double nis_screen_longest(const nis_float_kernels *floats, const nis_screen_plan
             signs |= bits;
         }
         const uint32_t bits = floats->magnitude_bits(values, count);
-        if (signs >> 31 || bits >= NOT_FINITE_BITS) return INFINITY;
+        if (signs >> 31 || bits >= NIS_NOT_FINITE_BITS) return INFINITY;
         float largest;
         memcpy(&largest, &bits, sizeof largest);
         longest += parts[part].worth * (double)largest;

@@ -123,6 +123,11 @@ class Package:
             raise PackFormatError(f"{self.path}: tensor {name} is no ternary matrix")
         return ternary.TernaryMatrix(self.tensors[name], *shape, float(self.tensors[f"{name}.scale"][0]))
 
+    @property
+    def tables(self) -> bytes | None:
+        """The tables for judging evidence, a copy, or None without."""
+        return self.tensors["tables"].tobytes() if "tables" in self.specs else None
+
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the whole file; read once, then remembered."""
         if self._sha256 is None:

@@ -16,11 +16,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from nis_edge.limits import UPDATE_AUDIT_LINE_BYTES_MAX
+from nis_edge.update.journal import Sha256
 
 NOTHING: Final = "0" * 64
 """What the first line names as the one before it."""
-
-Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +29,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     event: Annotated[str, msgspec.Meta(max_length=64)]
     facts: dict[str, Any]
-    prev: Hex64
-    hash: Hex64
+    prev: Sha256
+    hash: Sha256
 
 
 @dataclass(frozen=True)

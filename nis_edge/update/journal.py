@@ -12,6 +12,7 @@ This module knows no file; `adapters.slot_store` writes and reads.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Annotated, Final, Literal
@@ -38,8 +39,12 @@ _HEADER: Final = struct.Struct("<8sIIQI")
 _CRC: Final = struct.Struct("<I")
 _CRC_OFFSET: Final = _HEADER.size - _CRC.size
 
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-"""A file's SHA-256 in lower-case hex. It becomes a folder's name, so nothing else may pass."""
+HEX64: Final = re.compile(r"[0-9a-f]{64}")
+"""32 bytes in lower-case hex: a SHA-256 or an Ed25519 public key."""
+
+Hex64 = Annotated[str, msgspec.Meta(pattern=rf"^{HEX64.pattern}\Z")]
+Sha256 = Hex64
+"""A file's SHA-256. It becomes a folder's name, so nothing else may pass."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z._+-]{0,31}\Z")]

@@ -16,18 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError, UpdateError
-from nis_edge.update.facts import COHORT, MODEL_PATH, OLD_MODEL_STAYS, SignedFacts, check_path, read_facts
+from nis_edge.update.facts import OLD_MODEL_STAYS, SignedFacts, read_facts
 from nis_edge.update.journal import Journal, Slot, Terms
-from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, read_rollout, rollout_bucket, rollout_path
+from nis_edge.update.rollout import Rollout, rollout_bucket
 from nis_edge.update.terms import terms_of
 
 if TYPE_CHECKING:
     from nis_edge.pack.layout import Golden
-
-__all__ = [
-    "COHORT", "MODEL_PATH", "OLD_MODEL_STAYS", "ROLLOUT_PARTS", "Device", "Rollout", "SignedFacts", "Target", "Verdict",
-    "check_path", "golden_hash", "judge", "offered_version", "read_rollout", "rollout_bucket", "rollout_path",
-]  # fmt: skip
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

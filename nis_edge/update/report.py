@@ -14,6 +14,7 @@ import msgspec
 
 from nis_edge.errors import UntrustedMetadataError
 from nis_edge.limits import UPDATE_REPORT_BYTES_MAX
+from nis_edge.update.journal import Hex64, Sha256
 from nis_edge.update.time_floor import ClockState
 
 DOMAIN: Final = b"nis-edge update report 1\n"
@@ -22,7 +23,6 @@ DOMAIN: Final = b"nis-edge update report 1\n"
 Outcome = Literal["none", "committed", "rolled_back", "refused", "failed", "aborted"]
 """How the last attempt under `serial` ended; `none` while it is under way or there was none."""
 
-Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Hex128 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
 
 
@@ -43,9 +43,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Rollout serial of the model on its way or last attempted."""
     wave: int | None = None
     installed_version: Annotated[str, msgspec.Meta(max_length=64)]
-    installed_sha256: Hex64 | None = None
+    installed_sha256: Sha256 | None = None
     offered_version: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    offered_sha256: Hex64 | None = None
+    offered_sha256: Sha256 | None = None
     bytes_done: int | None = None
     bytes_total: int | None = None
     error_code: Annotated[str, msgspec.Meta(max_length=64)] | None = None
@@ -55,7 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     release_counter_floor: int
     diverged: bool = False
     """Whether broker and server told this device different things for longer than both need to agree."""
-    audit_head: Hex64 | None = None
+    audit_head: Sha256 | None = None
     """Hash of the newest entry of the device's audit trail: a trail cut later no longer matches."""
 
 

@@ -65,14 +65,27 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER: Final = msgspec.json.Decoder(Rollout)
 
 
-def rollout_path(cohort: str) -> str:
-    """The target name of a cohort's rollout document."""
-    return f"rollout/{cohort}.json"
+_DEVICE_PREFIX: Final = "dev."
+
+
+def rollout_path(name: str) -> str:
+    """The target name of a rollout document: a cohort's, or the one called `override_name`."""
+    return f"rollout/{name}.json"
 
 
 def override_path(device: str) -> str:
     """The target name of the document that speaks to one device."""
-    return f"rollout/dev.{device}.json"
+    return rollout_path(override_name(device))
+
+
+def override_name(device: str) -> str:
+    """How one device's own rollout is called: `dev.ID`, which is no cohort's name."""
+    return f"{_DEVICE_PREFIX}{device}"
+
+
+def device_of(name: str) -> str | None:
+    """The device whose own rollout is called `name`; None: it is a cohort's."""
+    return name.removeprefix(_DEVICE_PREFIX) if name.startswith(_DEVICE_PREFIX) else None
 
 
 def encode_rollout(rollout: Rollout) -> bytes:

@@ -12,6 +12,9 @@ from typing import Final, Literal
 
 ClockState = Literal["synced", "bounded", "unknown"]
 
+ISSUED_FIELD: Final = "x-nis-issued"
+"""Field of the timestamp role, signed like the rest: seconds since the epoch at which it was made."""
+
 RELEASED_AT_S: Final = 1_793_491_200.0
 """2026-11-01T00:00:00Z, before the first release: no honest device runs this code earlier. Raised with each release."""
 
@@ -28,11 +31,6 @@ class TrustedTime:
 
     reference_s: float
     state: ClockState
-
-    @property
-    def unverified(self) -> bool:
-        """Whether expiry could not really be checked: the update is allowed, and flagged in the status."""
-        return self.state != "synced"
 
 
 def trusted_time(wall_s: float, *, synced: bool, floor_s: float) -> TrustedTime:

@@ -8,7 +8,6 @@ that one check holds for all of them. Encoding is deterministic: the same record
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final, get_args
 
 import msgspec
@@ -100,7 +99,8 @@ def event_of(fields: dict[str, Any], *, now: float, number: int, sender: str | N
     Raises:
         EventFormatError: with the reason (the sender acts).
     """
-    _check_depth(fields)
+    if nests_too_deep(fields):
+        raise EventFormatError(f"event nests deeper than the {JSON_DEPTH_MAX} levels allowed")
     canonical = to_canonical(fields)
     known = {key: value for key, value in canonical.items() if key in _FIELDS and value is not None}
     extra = {key: value for key, value in canonical.items() if key not in _FIELDS and value is not None}
@@ -142,9 +142,19 @@ def encode(record: msgspec.Struct) -> bytes:
     return _encoder.encode(record)
 
 
-def encode_lines(records: Iterable[msgspec.Struct]) -> bytes:
-    """Records as JSON lines, each ended by a newline."""
-    return b"".join(_encoder.encode(record) + b"\n" for record in records)
+def nests_too_deep(value: dict[str, Any]) -> bool:
+    """Whether objects and lists stand in each other more than ``JSON_DEPTH_MAX`` deep, the outermost counted."""
+    level: list[Any] = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def is_deceiving(text: str) -> bool:
@@ -183,20 +193,6 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise EventFormatError(f"event is a JSON {type(decoded).__name__}, not an object")
     return decoded
-
-
-def _check_depth(fields: dict[str, Any]) -> None:
-    level: list[Any] = [fields]
-    for _ in range(JSON_DEPTH_MAX):
-        level = [
-            child
-            for container in level
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return
-    raise EventFormatError(f"event nests deeper than the {JSON_DEPTH_MAX} levels allowed")
 
 
 def _check_values(event: AgentEvent) -> None:

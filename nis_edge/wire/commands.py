@@ -18,6 +18,7 @@ import msgspec
 
 from nis_edge.errors import EventFormatError
 from nis_edge.limits import COMMAND_BYTES_MAX, CORRELATION_BYTES_MAX, JSON_DEPTH_MAX, TOPIC_BYTES_MAX
+from nis_edge.wire.codec import nests_too_deep
 
 State = Literal["accepted", "done", "failed"]
 
@@ -119,19 +120,6 @@ def _body(name: str, payload: bytes) -> dict[str, Any]:
         raise EventFormatError(f"a command is a JSON object, one word or nothing: {error}") from error
     if not isinstance(body, dict):
         raise EventFormatError("a command is a JSON object, one word or nothing")
-    if _depth(body) > JSON_DEPTH_MAX:
+    if nests_too_deep(body):
         raise EventFormatError(f"nested deeper than {JSON_DEPTH_MAX} levels")
     return body
-
-
-def _depth(value: Any) -> int:
-    level, deepest = [value], 0
-    while level and deepest <= JSON_DEPTH_MAX:
-        deepest += 1
-        level = [
-            child
-            for item in level
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return deepest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,6 @@ ZSTD_LEVEL: Final = 9
 
 _CHUNK: Final = 1 << 20
 
-Progress = Callable[[int, int], None]
-
 
 def block_list(path: Path, block_bytes: int = BLOCK_BYTES) -> tuple[bytes, BlockList]:
     """The block list of a file, and what is signed of it."""
@@ -39,14 +37,15 @@ def block_list(path: Path, block_bytes: int = BLOCK_BYTES) -> tuple[bytes, Block
     return data, BlockList(sha256=hashlib.sha256(data).hexdigest(), length=len(data), block_bytes=block_bytes)
 
 
-def make_delta(base: Path, target: Path, out: Path, progress: Progress = lambda _done, _of: None) -> DeltaFrom:
-    """Write the delta that makes `target` of `base`; return what is signed of it. Memory: a few chunks and the window.
+def make_delta(base: Path, target: Path, out: Path) -> DeltaFrom:
+    """Write the delta that makes `target` of `base`; return what is signed of it, but for its block list.
+
+    Memory: a few chunks and the window.
 
     Args:
         base: the older package.
         target: the newer one.
         out: where the delta is written.
-        progress: called with bytes done and bytes in all.
 
     Raises:
         PublisherError: zstandard is missing, or the two cannot be lined up.
@@ -73,11 +72,10 @@ def make_delta(base: Path, target: Path, out: Path, progress: Progress = lambda 
         with zstandard.ZstdCompressor(compression_params=settings).stream_writer(
             file, size=header.length, closefd=False
         ) as frame:
-            for piece in xored(header, _chunks(target, header.length, progress), read_base):
+            for piece in xored(header, _chunks(target), read_base):
                 frame.write(piece)
     flush_folder(out.parent)
-    _, blocks = block_list(out)
-    return DeltaFrom(base_sha256=header.base_sha256, sha256=file_hash(out), length=out.stat().st_size, blocks=blocks)
+    return DeltaFrom(base_sha256=header.base_sha256, sha256=file_hash(out), length=out.stat().st_size)
 
 
 def line_up(base: Path, target: Path) -> tuple[Segment, ...]:
@@ -110,10 +108,7 @@ def _header(path: Path) -> Header:
         file.close()
 
 
-def _chunks(path: Path, of: int, progress: Progress) -> Iterator[bytes]:
-    done = 0
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
-            done += len(chunk)
-            progress(done, of)

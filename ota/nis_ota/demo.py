@@ -30,9 +30,11 @@ import msgspec
 from nis_edge.pack.layout import tensor_table
 from nis_edge.pack.reader import open_package
 from nis_edge.pack.writer import write_package
+from nis_edge.wire.topics import Topics
 
 SITE: Final = "demo"
 DEVICE: Final = "demo"
+TOPICS: Final = Topics(SITE, DEVICE)
 COHORT: Final = "stable"
 MOSQUITTO_PORT: Final = 1883
 START_SECONDS_MAX: Final = 10.0
@@ -51,12 +53,11 @@ class Arrivals:
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_message = self._on_message
         self._client.connect(host, port)
-        prefix = f"nis/v1/{SITE}/{DEVICE}"
-        self._client.subscribe([(f"{prefix}/assessment", 1), (f"{prefix}/ota/status", 1)])
+        self._client.subscribe([(TOPICS.assessment, 1), (TOPICS.ota_status, 1)])
         self._client.loop_start()
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
-        if message.topic.endswith("/assessment"):
+        if message.topic == TOPICS.assessment:
             properties = dict(getattr(message.properties, "UserProperty", []))
             self.assessments.add((properties.get("boot_id", ""), properties.get("seq", "")))
             return

@@ -10,7 +10,6 @@ on it, invents is shown as not verified and moves no rollout.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import msgspec
 from nis_edge.errors import NisEdgeError
 from nis_edge.limits import UPDATE_REPORT_BYTES_MAX
 from nis_edge.update.facts import COHORT
-from nis_edge.update.report import Envelope, Hex64, Report, open_report
+from nis_edge.update.journal import HEX64, Hex64
+from nis_edge.update.report import Envelope, Report, open_report
 from nis_edge.update.rollout import Rollout, rollout_bucket
 from nis_ota.errors import PublisherError
 from nis_ota.files import write_durably
@@ -29,8 +29,6 @@ from nis_ota.files import write_durably
 FOLDER: Final = "fleet"
 UNVERIFIED_MAX: Final = 1000
 """How many devices that nobody enrolled are kept to be shown: enough to see them, too few to fill a disk."""
-
-KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Fleet:
         """
         if COHORT.fullmatch(device) is None:
             raise PublisherError(f"device {device!r} cannot be one: 1 to 64 of a-z, 0-9 and inner hyphens")
-        if KEY.fullmatch(key) is None:
+        if HEX64.fullmatch(key) is None:
             raise PublisherError(f"key of {device} must be 64 hex digits, as nis-edge update identity prints it")
         if self.devices.get(device) not in (None, key):
             raise PublisherError(f"{device} is enrolled with another key; take that back first: device forget {device}")

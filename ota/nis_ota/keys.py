@@ -37,7 +37,7 @@ PUBLIC_BYTES_MAX: Final = 16 * 1024
 """A public key file is under 1 KiB; more is something else."""
 
 KEY_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-CLOUD_SCHEMES: Final = {"awskms": "AWS", "gcpkms": "GCP"}
+CLOUD_SCHEMES: Final = ("awskms", "gcpkms")
 """Services whose public half can be fetched by the URI alone."""
 
 Ask = Callable[[str], str]
@@ -98,7 +98,7 @@ def import_uri(folder: Path, name: str, uri: str, ask: Ask | None = None) -> Key
         else:
             found, public = signer.import_(rest)
     except UnsupportedLibraryError as error:
-        raise PublisherError(f"{scheme}: {error}; pip install 'securesystemslib[{_extra(scheme)}]'") from error
+        raise PublisherError(f"{scheme}: {error}; pip install 'securesystemslib[{scheme}]'") from error
     except PublisherError:
         raise
     except Exception as error:  # whatever a driver or a cloud library raises: it is outside our sill
@@ -302,10 +302,6 @@ def _pin(ask: Ask | None) -> Callable[[str], str]:
         return value
 
     return answer
-
-
-def _extra(scheme: str) -> str:
-    return {"hsm": "hsm", "awskms": "awskms", "gcpkms": "gcpkms"}[scheme]
 
 
 def _line(error: BaseException) -> str:

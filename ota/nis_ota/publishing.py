@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from nis_edge.update.bundle import Bundle, encode_bundle
-from nis_edge.update.rollout import Rollout
+from nis_edge.update.rollout import Rollout, device_of
 from nis_ota.destinations import CACHE_BRIEFLY, CACHE_FOR_EVER, Destination, Folder
 from nis_ota.errors import PublisherError
 from nis_ota.repository import Repository
@@ -119,7 +119,7 @@ def bundle_bytes(repository: Repository, name: str) -> bytes:
     document = repository.documents().get(name)
     if document is None:
         raise PublisherError(f"nothing is offered to {name!r}; offer a model: nis-ota rollout start")
-    device = name.removeprefix("dev.") if name.startswith("dev.") else None
+    device = device_of(name)
     cohort = name if device is None else msgspec.json.decode(document.read_bytes(), type=Rollout).cohort
     files = {path.name: path.read_text(encoding="utf-8") for path in repository.current_files()}
     del files["1.root.json"]  # every device has the first root: it was given it

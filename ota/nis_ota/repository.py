@@ -35,14 +35,21 @@ from nis_edge.update.facts import (
     published_name,
     read_facts,
 )
-from nis_edge.update.rollout import Rollout, encode_rollout, override_path, read_rollout, rollout_path
+from nis_edge.update.rollout import (
+    ROLLOUT_PARTS,
+    Rollout,
+    device_of,
+    encode_rollout,
+    override_path,
+    read_rollout,
+    rollout_path,
+)
+from nis_edge.update.time_floor import ISSUED_FIELD
 from nis_ota import ceremony, keys
 from nis_ota.ceremony import SERIALIZER, Staged, Wanted
 from nis_ota.errors import PublisherError, StagedError
 from nis_ota.files import copy_durably, file_hash, write_durably
-from nis_ota.roles import AGENT, DELEGATED, ISSUED_FIELD, LIFE, MODELS, ONLINE_ROLES, ROLLOUT, SPECIFICATION, Quorum
-
-__all__ = ["LIFE", "MODELS", "ROLLOUT", "Quorum", "Repository"]
+from nis_ota.roles import AGENT, DELEGATED, LIFE, MODELS, ONLINE_ROLES, ROLLOUT, SPECIFICATION, Quorum
 
 S = TypeVar("S", bound=Root | Snapshot | Targets)
 
@@ -202,7 +209,7 @@ class Repository:
         path: str,
         *,
         device: str | None = None,
-        open_bp: int = 10_000,
+        open_bp: int = ROLLOUT_PARTS,
         state: str = "open",
         **more: Any,
     ) -> Rollout:
@@ -252,7 +259,7 @@ class Repository:
         rollout = self.rollouts().get(name)
         if rollout is None:
             raise PublisherError(f"nothing is offered to {name!r}; start a rollout: nis-ota rollout start")
-        return self._sign_rollout(f"rollout/{name}.json", msgspec.structs.replace(rollout, **changes))
+        return self._sign_rollout(rollout_path(name), msgspec.structs.replace(rollout, **changes))
 
     def withdraw_override(self, device: str) -> None:
         """Take one device's own document back: it follows its cohort again. Signed online.
@@ -416,17 +423,12 @@ class Repository:
                 found.update(name.removeprefix("rollout/").removesuffix(".json") for name in signed)
         return sorted(found - present)
 
-    def cohorts(self) -> dict[str, Path]:
-        """The rollout document's file of every cohort."""
-        return {name: path for name, path in self.documents().items() if not name.startswith("dev.")}
-
     def rollouts(self) -> dict[str, Rollout]:
         """Every rollout document, named as by `documents`."""
         found = {}
         for name, path in self.documents().items():
-            device = name.removeprefix("dev.") if name.startswith("dev.") else None
             try:
-                found[name] = read_rollout(path.read_bytes(), name, device)
+                found[name] = read_rollout(path.read_bytes(), name, device_of(name))
             except (OSError, NisEdgeError) as error:
                 raise PublisherError(f"{path} cannot be read: {error}; offer the model again") from error
         return found
@@ -589,11 +591,11 @@ class Repository:
         scratch = self.targets / f".{path.rpartition('/')[2]}.delta"
         try:
             made = make_delta(self.target_file(base.path, base.hashes["sha256"]), package, scratch)
-            copy_durably(scratch, self.targets / published_name(path, made.sha256, "delta"))
+            stored = self.targets / published_name(path, made.sha256, "delta")
+            copy_durably(scratch, stored)
         finally:
             scratch.unlink(missing_ok=True)
-        self._store_blocks(path, self.targets / published_name(path, made.sha256, "delta"))
-        return made
+        return msgspec.structs.replace(made, blocks=self._store_blocks(path, stored))
 
 
 def _block_lists(facts: SignedFacts) -> list[BlockList]:

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Final
 
 SPECIFICATION: Final = "1.0.31"
-ISSUED_FIELD: Final = "x-nis-issued"
 MODELS: Final = "models"
 AGENT: Final = "agent"
 ROLLOUT: Final = "rollout"
@@ -15,7 +14,6 @@ ROLLOUT: Final = "rollout"
 DELEGATED: Final = {MODELS: "models/*/*", AGENT: "agent/*", ROLLOUT: "rollout/*"}
 """Delegated role -> the one shape of target names it may sign. All end the search: no other role is asked then."""
 
-OFFLINE_ROLES: Final = ("root", "targets", MODELS, AGENT)
 ONLINE_ROLES: Final = ("snapshot", "timestamp", ROLLOUT)
 
 LIFE: Final = {

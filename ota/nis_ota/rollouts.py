@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout
+from nis_edge.update.rollout import ROLLOUT_PARTS, Rollout, override_name
 from nis_ota.errors import PublisherError
 from nis_ota.files import write_durably
 from nis_ota.fleet import Progress
@@ -136,7 +136,7 @@ def current(repository: Repository, name: str) -> tuple[Rollout, Plan]:
 
 def rollout_name(rollout: Rollout) -> str:
     """How a rollout is called: its cohort, or `dev.ID`."""
-    return rollout.cohort if rollout.device is None else f"dev.{rollout.device}"
+    return rollout.cohort if rollout.device is None else override_name(rollout.device)
 
 
 def _path(repository: Repository, name: str) -> Path:

@@ -16,7 +16,7 @@ from typing import Final
 
 from nis_edge.errors import NisEdgeError
 from nis_edge.limits import UPDATE_BLOCK_BYTES_MAX, UPDATE_BLOCK_WINDOW_MAX
-from nis_edge.update.blocks import BLOCK_OVERHEAD_BYTES, Block, BlockRequest, encode_block, read_request
+from nis_edge.update.blocks import BLOCK_OVERHEAD_BYTES, Block, BlockRequest, block_count, encode_block, read_request
 from nis_edge.wire.topics import ROOT, Topics
 from nis_ota.repository import Repository
 
@@ -108,7 +108,7 @@ class BlockServer:
             self._refuse(device, topics.ota_block, request, "this server has no such file")
             return
         try:
-            blocks = -(-path.stat().st_size // request.block_bytes)
+            blocks = block_count(path.stat().st_size, request.block_bytes)
         except OSError as error:
             self._refuse(device, topics.ota_block, request, f"the file cannot be read: {error.strerror}")
             return

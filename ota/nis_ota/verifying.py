@@ -18,7 +18,7 @@ from nis_edge.errors import NisEdgeError
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX, UPDATE_DOCUMENT_BYTES_MAX
 from nis_edge.update.bundle import decode_bundle
 from nis_edge.update.facts import published_name, read_facts
-from nis_edge.update.rollout import read_rollout
+from nis_edge.update.rollout import device_of, read_rollout, rollout_path
 from nis_ota.errors import PublisherError
 from nis_ota.publishing import BUNDLES
 
@@ -113,11 +113,10 @@ def _look(repository: TrustedRepository, fetcher: PlaceFetcher, base: str, name:
     newest = fetcher.download_bytes(f"{base}/metadata/timestamp.json", UPDATE_DOCUMENT_BYTES_MAX)
     if bundle.files.get("timestamp.json", "").encode() != newest:
         raise PublisherError(f"bundle of {name} is older than the metadata beside it; publish again")
-    document = repository.look_up(f"rollout/{name}.json")
+    document = repository.look_up(rollout_path(name))
     if document is None:
         raise PublisherError(f"no signed rollout document for {name}; publish again")
-    device = name.removeprefix("dev.") if name.startswith("dev.") else None
-    rollout = read_rollout(repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX), name, device)
+    rollout = read_rollout(repository.read_document(document, UPDATE_DOCUMENT_BYTES_MAX), name, device_of(name))
     target = repository.look_up(rollout.target)
     if target is None or target.sha256 != rollout.sha256:
         raise PublisherError(f"{name} is offered {rollout.target}, which is not signed offline like that")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def test_the_apt_line_is_the_same_in_readme_and_makefile() -> None:
     packages = re.search(r"apt-get install -y (.+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert packages
     assert (ROOT / "Makefile").read_text(encoding="utf-8").count(packages.group(1)) == 2
+
+
+def test_a_limit_that_the_daemon_missed_is_named_beside_its_figures() -> None:
+    file = next(readme.RESULTS.glob("*.daemon.json"))
+    report = json.loads(file.read_text())
+    gates = report["results"]["gates"]
+    gates |= {name: {"value": 1.0, "limit": 2.0, "pass": True} for name in gates}
+    assert readme.daemon_part(report, file).endswith(f" All {len(gates)} limits are kept.")
+    gates["rss_mb"] = {"value": 96.1, "limit": 80.0, "pass": False}
+    assert readme.daemon_part(report, file).endswith(" Missed: rss_mb 96.1, limit 80.")

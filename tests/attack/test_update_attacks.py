@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 from nis_ota.keys import KeyRing, generate
-from nis_ota.repository import MODELS, ROLLOUT, Repository
+from nis_ota.repository import Repository
+from nis_ota.roles import MODELS, ROLLOUT
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from nis_edge.limits import UPDATE_BUNDLE_BYTES_MAX

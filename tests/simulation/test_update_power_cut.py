@@ -23,7 +23,8 @@ from nis_edge.errors import SlotWriteError
 from nis_edge.lookout import Look
 from nis_edge.selftest import Report
 from nis_edge.update.machine import State
-from nis_edge.update.offer import Rollout, Target
+from nis_edge.update.offer import Target
+from nis_edge.update.rollout import Rollout
 from nis_edge.update_settings import Activation, UpdateSettings
 from nis_edge.updating import UpdateLoop
 from tests.support.clock import SteppedClock

@@ -18,7 +18,7 @@ from nis_edge.update.blocks import Block, encode_block, encode_blocks, read_requ
 from nis_edge.update.divergence import METADATA_LAG_S, OFFER_LAG_S, Divergence
 from nis_edge.update.facts import BlockList
 from nis_edge.update.machine import State
-from nis_edge.update.rollout import Window, start_delay_s
+from nis_edge.update.rollout import DAY_MINUTES, Window, start_delay_s
 from tests.support.update_world import World, file_hash, golden_package, world
 
 
@@ -100,7 +100,7 @@ def test_no_device_starts_before_the_moment_the_document_names(w: World) -> None
 
 def test_a_model_is_downloaded_at_once_and_tried_when_its_window_opens(w: World) -> None:
     minute = int(w.device.clock.wall() % 86400 // 60)
-    window = Window(start_minute=(minute + 60) % 1440, minutes=30)
+    window = Window(start_minute=(minute + 60) % DAY_MINUTES, minutes=30)
     w.publisher.sign_document(w.publisher.document("2.0.0", 5, window=window))
     assert not w.device.check()
     assert w.device.loop.update.state is State.IDLE

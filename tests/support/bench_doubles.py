@@ -51,11 +51,15 @@ class HollowSession:
         assert 0 <= position <= self.position
         self.position = position
 
+    def close(self) -> None:
+        pass
+
 
 class HollowModel:
     """A model of the right shape without arithmetic."""
 
     isa = "hollow"
+    tables = None
 
     def __init__(self, *, tokenizer: bool = True, **shape: object) -> None:
         self.manifest = tiny_manifest(**{"vocab": 600, "context": 256, "tokenizer": tokenizer, **shape})
@@ -66,7 +70,7 @@ class HollowModel:
         for head in self.manifest.architecture.task_heads.values():
             assert head.outputs == HEAD_OUTPUTS
 
-    def session(self) -> HollowSession:
+    def session(self, max_positions: int | None = None) -> HollowSession:
         return HollowSession(self.manifest, self.tokens_seen)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ async def main(state: Path, port: int, rate: int, number: int, commit_ms: int) -
     telemetry = Telemetry(Identity(Topics("test", "dut"), secrets.token_hex(8)), SpoolOptions())
     outbox = Outbox(
         lambda: Spool.open(state / "spool.db", bytes_max=64 << 20), ThreadPoolExecutor(1), commit_s=commit_ms / 1e3,
-        clock=clock, log=log,
+        memory_bytes_max=4 << 20, clock=clock, log=log,
     )  # fmt: skip
     courier = Courier(
         BrokerOptions("127.0.0.1", port, "dut", Message("nis/v1/test/dut/status", b"{}", 1, True), will_delay_s=0),

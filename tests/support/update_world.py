@@ -22,7 +22,8 @@ import msgspec
 import numpy as np
 from nis_ota import publishing
 from nis_ota.keys import KeyRing
-from nis_ota.repository import ROLLOUT, Quorum, Repository
+from nis_ota.repository import Repository
+from nis_ota.roles import ROLLOUT, Quorum
 from tuf.api.metadata import TargetFile, Targets
 
 from nis_edge.adapters.slot_store import SlotStore
@@ -35,7 +36,8 @@ from nis_edge.pack.writer import write_package
 from nis_edge.reporting import Reporter
 from nis_edge.selftest import Report
 from nis_edge.trial import SelfTest, SubprocessSelfTest
-from nis_edge.update.offer import Device, SignedFacts, golden_hash
+from nis_edge.update.facts import SignedFacts
+from nis_edge.update.offer import Device, golden_hash
 from nis_edge.update.rollout import Rollout, encode_rollout, override_path, rollout_path
 from nis_edge.update.status import UpdateStatus
 from nis_edge.update_settings import Activation, UpdateSettings

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 
 from nis_edge import answering as module
+from nis_edge.adapters import http_api
 from nis_edge.adapters.http_api import HttpApi
 from nis_edge.answering import ANSWERS_MAX, Answering
+from nis_edge.engine.constraint import constraint_of
 from tests.support.clock import SteppedClock
 from tests.support.tiny_models import write_tiny_package
 
@@ -112,6 +116,41 @@ def test_answers_under_way_are_bounded_and_a_reader_who_leaves_makes_room(
 
     served(package, scenario)
     assert ANSWERS_MAX > 1
+
+
+def test_a_stream_that_nobody_begins_to_read_makes_room(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWERS_MAX", 1)
+
+    async def scenario(ask: Ask, _: Answering) -> None:
+        body = {"prompt": "The agent", "max_tokens": 5}
+        with monkeypatch.context() as full:
+            full.setattr(http_api, "API_FOLLOWERS_MAX", 0)
+            status, answer = await ask("/v1/completions", {**body, "stream": True})
+            assert status == 503 and b"followers" in answer
+        assert (await ask("/v1/completions", body))[0] == 200
+
+    served(package, scenario)
+
+
+def test_constraints_are_kept_for_the_next_answer_and_go_with_the_model(package: Path) -> None:
+    async def scenario(ask: Ask, _: Answering) -> None:
+        constraint_of.cache_clear()
+        body = {"prompt": "x", "max_tokens": 40, "response_format": {"type": "json_object"}}
+        for _turn in range(2):
+            assert (await ask("/v1/completions", body))[0] == 200
+        assert constraint_of.cache_info()[:2] == (1, 1)
+
+    served(package, scenario)
+    assert constraint_of.cache_info().currsize == 0
+
+
+def test_a_daemon_that_is_asked_nothing_imports_nothing_that_answers() -> None:
+    script = (
+        "import sys, nis_edge.daemon; print([name for name in ('completions', 'engine.constraint', 'engine.generation',"
+        " 'engine.regular', 'engine.byte_vocabulary') if f'nis_edge.{name}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def _request(body: Any) -> Any:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from nis_edge.bench_models import BACKENDS, open_model
 from nis_edge.bench_workloads import Impossible, Task, tasks
+from nis_edge.monitor.tables import Tables
 from tests.support.bench_doubles import HollowModel
+
+SHIPPED = Path(__file__).parents[2] / "models/nis-nano/nis-nano.nis"
 
 
 def tasks_of(model: HollowModel) -> dict[str, Task | Impossible]:
@@ -35,6 +41,26 @@ def test_an_incremental_assessment_computes_only_what_changed() -> None:
     assert measured == timed
     # The window that is measured is longer by an event than the one before it, yet costs less.
     assert all(0 < after < before for before, after in zip(prepared, measured, strict=True))
+
+
+def test_both_assessments_ask_the_packages_tables_as_the_daemon_does(monkeypatch) -> None:
+    asked = []
+    fused = Tables.fused
+    monkeypatch.setattr(Tables, "fused", lambda self, *seen: asked.append(len(seen)) or fused(self, *seen))
+    model = open_model(SHIPPED, "native", 1)
+    found = {task.name: task for task in tasks(model)}
+    run(found["assessment"], 2)
+    assert len(asked) == 2
+    run(found["incremental assessment"])
+    assert len(asked) == 4, "the window before it, and the one that is measured"
+    model.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_knows_the_packages_tables(backend) -> None:
+    model = open_model(SHIPPED, backend, 1)
+    assert model.tables is not None and len(model.tables) > 1000
+    model.close()
 
 
 def test_windows_differ_from_run_to_run() -> None:

@@ -123,8 +123,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: FakeBroker, sce
         telemetry = Telemetry(Identity(Topics("s", "d"), "b1"), SpoolOptions())
         with ThreadPoolExecutor(1) as thread:
             outbox = Outbox(
-                lambda: Spool.open(tmp_path / "spool.db", bytes_max=1 << 20), thread, commit_s=0.0, clock=clock, log=log
-            )
+                lambda: Spool.open(tmp_path / "spool.db", bytes_max=1 << 20), thread, commit_s=0.0,
+                memory_bytes_max=1 << 20, clock=clock, log=log,
+            )  # fmt: skip
             courier = Courier(
                 OPTIONS, outbox=outbox, telemetry=telemetry, greet=lambda n: [telemetry.online(n, None)],
                 subscriptions=lambda: [Subscription("in/#")], on_message=lambda *_: None,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nis_edge import cli, doctor
-from nis_edge.config import Config, MqttOptions, SpoolOptions, UpdateOptions
+from nis_edge.config import Config, MqttOptions, PowerOptions, SpoolOptions, UpdateOptions
 from nis_edge.doctor import Finding, Patient, examine, report, worst
 from nis_edge.errors import BrokerLostError, KernelUnavailableError
 from nis_edge.power.rails import Absence, Discovery
@@ -52,7 +52,7 @@ def healthy(tmp_path: Path) -> Patient:
         package=write_tiny_package(tmp_path / "tiny.nis"),
         root=tmp_path, clock=SteppedClock(wall=1.8e9), synchronised=lambda: True,
         find_power=one_source(SimulatedMeter(about(5.0))), throttle=calm, isas=lambda: ["avx2", "scalar"],
-        connect=takes, user="pi",
+        connect=takes, environ={}, user="pi",
     )  # fmt: skip
 
 
@@ -193,6 +193,42 @@ def test_secrets_that_are_missing_or_open_to_others_are_told(healthy: Patient, t
     )
     (tmp_path / "pw").chmod(0o600)
     assert with_password(tmp_path / "pw").verdict == "ok"
+
+
+def test_a_credential_that_only_the_service_manager_can_show_is_no_fault(
+    healthy: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mqtt = MqttOptions(host="broker.example", username="u", password_file=Path("mqtt.password"))
+    by_hand = replace(healthy, config=Config(mqtt=mqtt))
+    for check in ("secrets", "broker"):
+        finding = found(by_hand, check)
+        assert finding.verdict == "off" and "mqtt.password" in finding.found and finding.fix
+    handed = tmp_path / "credentials"
+    handed.mkdir()
+    as_service = replace(by_hand, environ={"CREDENTIALS_DIRECTORY": str(handed)})
+    missing = found(as_service, "secrets")
+    assert missing.verdict == "fail" and "LoadCredential=mqtt.password:" in (missing.fix or "")
+    assert found(as_service, "broker").verdict == "fail"
+    (handed / "mqtt.password").write_text("secret")
+    (handed / "mqtt.password").chmod(0o440)  # as systemd leaves it, with an access list for the user
+    assert found(as_service, "secrets") == Finding(
+        check="secrets", verdict="ok", found=f"mqtt.password_file: {handed}/mqtt.password"
+    )
+    assert found(as_service, "broker").verdict == "ok"
+
+
+def test_hot_is_where_this_board_slows_down(healthy: Patient) -> None:
+    zone = healthy.root / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    for name, text in (("type", "cpu-thermal"), ("temp", "82000")):
+        (zone / name).write_text(text)
+    assert found(healthy, "temperature").verdict == "warn", "80 degrees where nobody says"
+    for name, text in (("trip_point_0_type", "passive"), ("trip_point_0_temp", "95000")):
+        (zone / name).write_text(text)
+    assert found(healthy, "temperature").verdict == "ok"
+    chosen = replace(healthy, config=Config(power=PowerOptions(throttle_celsius=70.0)))
+    assert found(chosen, "temperature").verdict == "warn"
 
 
 @pytest.mark.parametrize(("gid", "fix"), [(44, "sudo usermod -aG video pi"), (0, "full-upgrade")])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -128,6 +130,53 @@ def test_a_closed_model_and_its_sessions_refuse_work(tiny: Path) -> None:
 def test_a_dropped_model_lives_as_long_as_its_session(tiny: Path) -> None:
     session = Model.open(tiny).session()
     assert np.isfinite(session.forward(TOKENS)).all()
+
+
+class WatchedFrees:
+    """The library, with a list of what was freed and the status."""
+
+    def __init__(self) -> None:
+        self.freed: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(library.load(), name)
+        if not name.endswith("_free"):
+            return function
+
+        def call(pointer: Any) -> Any:
+            status = function(pointer)
+            self.freed.append((name, status))
+            return status
+
+        return call
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+def test_a_model_in_a_cycle_with_open_sessions_is_freed_whole_and_in_silence(
+    tiny: Path, model_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    watched = WatchedFrees()
+    model = Model.open(tiny)
+    model._library = watched  # type: ignore[assignment]
+    cycle: list[object] = [model] if model_first else []
+    cycle += [model.session(), model.session(), cycle]
+    cycle += [] if model_first else [model]
+    del model, cycle
+    gc.collect()
+    assert watched.freed == [("nis_session_free", None)] * 2 + [("nis_model_free", library.OK)]
+    assert not unraisable
+
+
+def test_the_end_of_the_interpreter_finds_a_model_with_an_open_session_and_is_silent(tiny: Path) -> None:
+    code = (
+        "from nis_edge.engine.model import Model\n"
+        f"model = Model.open({str(tiny)!r}, threads=2)\n"
+        "session = model.session(); session.feed([1, 2, 3]); model.itself = [model, session]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("positions", [0, 129, -3])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from nis_ota import cli, destinations, publishing
 from nis_ota.keys import PASSPHRASE_VARIABLE, KeyRing
-from nis_ota.repository import LIFE, Quorum, Repository
+from nis_ota.repository import Repository
+from nis_ota.roles import LIFE, Quorum
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from nis_edge.update.bundle import decode_bundle

@@ -13,10 +13,12 @@ import pytest
 from nis_edge import outbox as module
 from nis_edge.adapters.spool import Class, Record, Spool, SpoolDamagedError
 from nis_edge.errors import DeviceError
-from nis_edge.limits import SPOOL_PENDING_BYTES_MAX, SPOOL_RECORD_BYTES_MAX
+from nis_edge.limits import MIB, SPOOL_RECORD_BYTES_MAX
 from nis_edge.outbox import Outbox
 from tests.support.clock import SteppedClock
 from tests.support.log import KeptLog
+
+MEMORY_BYTES_MAX = 4 * MIB
 
 
 def record(kind: Class = "assessment", payload: bytes = b"{}", expires: float = 1e12) -> Record:
@@ -65,7 +67,9 @@ def run(
     async def body() -> KeptLog:
         log, clock = KeptLog(), SteppedClock()
         with ThreadPoolExecutor(1) as thread:
-            outbox = Outbox(disk.open, thread, commit_s=commit_s, clock=clock, log=log)
+            outbox = Outbox(
+                disk.open, thread, commit_s=commit_s, memory_bytes_max=MEMORY_BYTES_MAX, clock=clock, log=log
+            )
             task = asyncio.ensure_future(outbox.run(lambda: None))
             try:
                 await asyncio.wait_for(scenario(outbox, log, clock), 10)
@@ -171,7 +175,7 @@ def test_memory_is_bounded_while_the_disk_refuses_and_the_lowest_class_goes_firs
     disk = Disk(tmp_path)
     disk.refusal = DeviceError("full")
     body = b"x" * (SPOOL_RECORD_BYTES_MAX // 2)
-    fitting = SPOOL_PENDING_BYTES_MAX // len(body)
+    fitting = MEMORY_BYTES_MAX // len(body)
 
     async def scenario(outbox: Outbox, log: KeptLog, clock: SteppedClock) -> None:
         outbox.put(record("telemetry", body))

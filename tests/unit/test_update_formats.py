@@ -32,6 +32,7 @@ from nis_edge.update.report import Envelope, Report, open_report, signed_bytes
 from nis_edge.update.rollout import (
     Rollout,
     Window,
+    device_of,
     encode_rollout,
     override_path,
     read_rollout,
@@ -147,6 +148,10 @@ def test_case_13_a_document_that_speaks_to_one_device_is_read_only_as_that() -> 
     with pytest.raises(UntrustedMetadataError, match="speaks to"):
         read_rollout(encode_rollout(ROLLOUT), "stable", "dev-1")
     assert override_path("dev-1") == "rollout/dev.dev-1.json"
+
+
+def test_a_rollout_s_name_says_whether_it_is_one_device_s_own() -> None:
+    assert [device_of(name) for name in ("stable", "dev-1", "dev.dev-1")] == [None, None, "dev-1"]
 
 
 def test_a_document_its_reader_would_refuse_is_not_made() -> None:

@@ -13,18 +13,10 @@ from nis_edge.errors import RollbackRefusedError, UntrustedMetadataError
 from nis_edge.limits import UPDATE_DOCUMENT_BYTES_MAX
 from nis_edge.pack.layout import Golden
 from nis_edge.update.bundle import Bundle, bundle_topic, decode_bundle, encode_bundle
+from nis_edge.update.facts import check_path
 from nis_edge.update.journal import Floors, Journal, Slot
-from nis_edge.update.offer import (
-    Device,
-    Rollout,
-    Target,
-    Verdict,
-    check_path,
-    golden_hash,
-    judge,
-    read_rollout,
-    rollout_bucket,
-)
+from nis_edge.update.offer import Device, Target, Verdict, golden_hash, judge
+from nis_edge.update.rollout import Rollout, read_rollout, rollout_bucket
 from nis_edge.update.time_floor import FLOOR_STEP_S, RELEASED_AT_S, TrustedTime, raised_floor, trusted_time
 
 SHA = "a" * 64

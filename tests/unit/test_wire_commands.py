@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nis_edge.errors import EventFormatError
-from nis_edge.limits import COMMAND_BYTES_MAX
+from nis_edge.limits import COMMAND_BYTES_MAX, JSON_DEPTH_MAX
 from nis_edge.wire.commands import answerable, parse_command
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -80,3 +80,12 @@ def test_any_bytes_are_a_command_or_refused(payload: bytes) -> None:
 )
 def test_an_answer_goes_nowhere_where_it_would_be_a_command(topic: str | None, allowed: bool) -> None:
     assert answerable(topic) is allowed
+
+
+def test_a_command_may_nest_as_deep_as_an_event_and_no_deeper() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"a":' * levels + b"1" + b"}" * levels
+
+    assert parse_command("update", nested(JSON_DEPTH_MAX)).args
+    with pytest.raises(EventFormatError, match="deeper"):
+        parse_command("update", nested(JSON_DEPTH_MAX + 1))

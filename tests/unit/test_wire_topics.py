@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nis_edge.errors import ConfigError, EventFormatError
 from nis_edge.wire.topics import Topics
 
 TOPICS = Topics("lab", "pi5-01")
+DOCUMENT = Path(__file__).parents[2] / "docs/mqtt.md"
 
 
 def test_an_agents_topic_names_the_agent_and_gives_it_back() -> None:
@@ -62,3 +65,11 @@ def test_every_topic_stands_under_the_prefix() -> None:
     assert len(set(built)) == len(built)
     with pytest.raises(ConfigError):
         TOPICS.state("a/b")
+
+
+FIXED = [name for name, made in vars(Topics).items() if isinstance(made, property) and not name.endswith("_filter")]
+
+
+@pytest.mark.parametrize("name", [name for name in FIXED if name != "prefix"])
+def test_every_fixed_topic_has_a_row_in_the_document(name: str) -> None:
+    assert f"| `{getattr(TOPICS, name).removeprefix(TOPICS.prefix + '/')}` |" in DOCUMENT.read_text(encoding="utf-8")

@@ -92,6 +92,7 @@ def forget(args: argparse.Namespace) -> None:
 
 def gather(args: argparse.Namespace) -> tuple[Fleet, list[str]]:
     """The fleet with the reports that files and broker bring; also, why some were not taken."""
+    from nis_edge.wire.topics import ROOT
     from nis_ota.broker import Broker
     from nis_ota.fleet import Fleet, read_reports
 
@@ -101,7 +102,7 @@ def gather(args: argparse.Namespace) -> tuple[Fleet, list[str]]:
     if args.mqtt:
         # A session of its own: the broker keeps reports that come while nobody listens.
         with Broker(shared.access(args), session=f"nis-ota-fleet-{args.site}") as broker:
-            broker.subscribe(f"nis/v1/{args.site}/+/ota/report")
+            broker.subscribe(f"{ROOT}/{args.site}/+/ota/report")
             for topic, payload in broker.messages(args.listen, QUIET_S):
                 refused += [f"{line} (on {topic})" for line in fleet.absorb([payload])]
             if broker.dropped:
@@ -153,6 +154,7 @@ def _as_dict(one: Seen) -> dict[str, Any]:
 
 def serve_blocks(args: argparse.Namespace) -> None:
     """`nis-ota serve-blocks`."""
+    from nis_edge.wire.topics import ROOT
     from nis_ota.broker import Broker
     from nis_ota.serving import BlockServer, files_by_hash
 
@@ -162,15 +164,14 @@ def serve_blocks(args: argparse.Namespace) -> None:
             files_by_hash(repository), broker.send, time.monotonic,
             device_rate=args.device_rate, total_rate=args.total_rate,
         )  # fmt: skip
-        broker.subscribe(f"nis/v1/{args.site}/+/ota/request")
+        broker.subscribe(f"{ROOT}/{args.site}/+/ota/request")
         shared.warn(f"serving {len(server.files)} files in blocks to site {args.site}; stop with Ctrl-C")
         ends_at = time.monotonic() + args.seconds if args.seconds else None
         said_at, said = time.monotonic(), 0
         while (now := time.monotonic()) and (ends_at is None or now < ends_at):
             wait = min(server.pump() or SAY_EVERY_S, SAY_EVERY_S, (ends_at or now + SAY_EVERY_S) - now)
             for topic, payload in broker.messages(max(wait, 0.001)):
-                if topic:
-                    server.ask(topic, payload)
+                server.ask(topic, payload)
                 break
             if now - said_at >= SAY_EVERY_S:
                 server.files = files_by_hash(repository)  # what was added meanwhile

@@ -113,38 +113,45 @@ def _put_out(args: argparse.Namespace, repository: Repository, *, online_only: b
 
 def publish_bundle(args: argparse.Namespace) -> None:
     """`nis-ota publish-bundle`."""
+    from nis_edge.update.rollout import override_name
+
     repository = shared.open_repository(args)
-    named = [*args.cohort, *(f"dev.{device}" for device in args.device)]
+    named = [*args.cohort, *map(override_name, args.device)]
     topics = _retain(args, repository, named or list(repository.documents()))
     shared.tell(args, topics, *(f"retained {size} bytes on {topic}" for topic, size in topics.items()))
 
 
 def _retain(args: argparse.Namespace, repository: Repository, names: list[str]) -> dict[str, int]:
     """Retain bundles; return topic -> bytes."""
-    from nis_edge.update.bundle import bundle_topic, device_bundle_topic
     from nis_ota.broker import Broker
     from nis_ota.publishing import bundle_bytes
 
     payloads = {}
     for name in names:
-        device = name.removeprefix("dev.")
-        topic = bundle_topic(args.site, name) if device == name else device_bundle_topic(args.site, device)
-        payloads[topic] = bundle_bytes(repository, name)
-    withdrawn = [device_bundle_topic(args.site, name.removeprefix("dev.")) for name in repository.withdrawn()]
+        payloads[_topic(args.site, name)] = bundle_bytes(repository, name)
     with Broker(shared.access(args)) as broker:
-        for topic in withdrawn:
-            broker.publish(topic, b"", retain=True)
+        for name in repository.withdrawn():
+            broker.publish(_topic(args.site, name), b"", retain=True)
         for topic, payload in payloads.items():
             broker.publish(topic, payload, retain=True)
     return {topic: len(payload) for topic, payload in payloads.items()}
 
 
+def _topic(site: str, name: str) -> str:
+    from nis_edge.update.bundle import bundle_topic, device_bundle_topic
+    from nis_edge.update.rollout import device_of
+
+    device = device_of(name)
+    return bundle_topic(site, name) if device is None else device_bundle_topic(site, device)
+
+
 def export_usb(args: argparse.Namespace) -> None:
     """`nis-ota export-usb`."""
+    from nis_edge.update.rollout import override_name
     from nis_ota import publishing
 
     repository = shared.open_repository(args)
-    name = args.cohort if args.device is None else f"dev.{args.device}"
+    name = args.cohort if args.device is None else override_name(args.device)
     report = shared.warn if args.json else print
     written = publishing.export(repository, name, args.to, report)
     shared.tell(

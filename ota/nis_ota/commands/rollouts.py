@@ -80,13 +80,15 @@ def _cohort(command: argparse.ArgumentParser, default: str | None = "stable") ->
 
 def waves(text: str) -> tuple[int, ...]:
     """`1%,10%,10000` -> ten-thousandths, for argparse."""
+    from nis_edge.update.rollout import ROLLOUT_PARTS
+
     found = []
     for part in text.split(","):
         try:
             share = round(100 * float(part[:-1])) if part.endswith("%") else int(part)
         except (ValueError, OverflowError):
             share = 0
-        if not 1 <= share <= 10_000:
+        if not 1 <= share <= ROLLOUT_PARTS:
             raise argparse.ArgumentTypeError(f"{part!r} is no share of a cohort; write 10% or 1000 (ten-thousandths)")
         found.append(share)
     return tuple(found)
@@ -96,8 +98,10 @@ def window(text: str) -> dict[str, int]:
     """`02:00+120` for argparse."""
     import re
 
+    from nis_edge.update.rollout import DAY_MINUTES
+
     match = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])\+([0-9]{1,4})", text)
-    if match is None or not 1 <= int(match[3]) <= 1440:
+    if match is None or not 1 <= int(match[3]) <= DAY_MINUTES:
         raise argparse.ArgumentTypeError(f"{text!r} is not HH:MM+MINUTES in UTC, e.g. 02:00+120")
     return {"start_minute": 60 * int(match[1]) + int(match[2]), "minutes": int(match[3])}
 
@@ -106,13 +110,13 @@ def start(args: argparse.Namespace) -> None:
     """`nis-ota rollout start`."""
     import msgspec
 
-    from nis_edge.update.rollout import Window
+    from nis_edge.update.rollout import ROLLOUT_PARTS, Window
     from nis_ota import rollouts
 
     fields = ("waves", "halt_percent", "halt_after", "advance_percent", "advance_after")
     given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
     if args.device and not args.waves:
-        given["waves"] = (10_000,)
+        given["waves"] = (ROLLOUT_PARTS,)
     try:
         plan = msgspec.convert(given, rollouts.Plan)
     except msgspec.ValidationError as error:
@@ -200,7 +204,9 @@ def status(args: argparse.Namespace) -> None:
 
 
 def _name(args: argparse.Namespace) -> str:
-    return f"dev.{args.device}" if args.device else str(args.cohort)
+    from nis_edge.update.rollout import override_name
+
+    return override_name(args.device) if args.device else str(args.cohort)
 
 
 def _facts(rollout: Rollout) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def keys_argument(command: argparse.ArgumentParser, *, stage: bool = False) -> N
         )
 
 
-def place_arguments(command: argparse.ArgumentParser, *, required: bool = True) -> None:
+def place_arguments(command: argparse.ArgumentParser) -> None:
     """Where to publish."""
     command.add_argument(
-        "--to", required=required, metavar="PLACE", help="a folder, s3://BUCKET/PREFIX or rsync:HOST:FOLDER"
+        "--to", required=True, metavar="PLACE", help="a folder, s3://BUCKET/PREFIX or rsync:HOST:FOLDER"
     )
     command.add_argument("--endpoint-url", metavar="URL", help="of an S3-compatible service other than Amazon's")
 

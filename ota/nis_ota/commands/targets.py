@@ -24,7 +24,8 @@ SHADOW = {
     "agreement-min": "least share of windows in which both models name the same label (0 to 1)",
     "calibration-gap-max": "largest mean difference of their failure probabilities (0 to 1)",
     "latency-ratio-max": "largest ratio of median latencies, new to old",
-    "joules-ratio-max": "largest ratio of mean energies, new to old",
+    "joules-ratio-max": "largest ratio of mean energies, new to old "
+    "(no device can tell yet; it is said to be unmeasured)",
 }
 
 
@@ -99,6 +100,7 @@ def add_target(args: argparse.Namespace) -> None:
     from nis_edge.engine import head_screen
     from nis_edge.pack.reader import open_package
     from nis_edge.update.offer import golden_hash
+    from nis_edge.update.rollout import ROLLOUT_PARTS
     from nis_ota import rollouts
 
     if args.stage and args.offer_to:
@@ -116,7 +118,7 @@ def add_target(args: argparse.Namespace) -> None:
     repository = shared.open_repository(args)
     target = repository.add_model(args.package, args.name or manifest.model.id, facts, args.delta_from)
     signed = repository.facts_of(repository.listed(target))
-    at_once = rollouts.Plan(waves=(10_000,))
+    at_once = rollouts.Plan(waves=(ROLLOUT_PARTS,))
     offered = {cohort: rollouts.start(repository, cohort, target, at_once).serial for cohort in args.offer_to}
     shared.tell(
         args,

@@ -17,10 +17,12 @@ TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters=
 @given(
     topic=TEXT.filter(bool), payload=st.binary(max_size=70_000), qos=st.sampled_from((0, 1)), retain=st.booleans(),
     properties=st.lists(st.tuples(TEXT, TEXT), max_size=6), expiry_s=st.none() | st.integers(-5, 2**31),
-    correlation=st.none() | st.binary(max_size=300), mid=st.integers(1, 65535),
+    correlation=st.none() | st.binary(max_size=300), mid=st.integers(1, 65535), binary=st.booleans(),
 )  # fmt: skip
-def test_what_we_write_is_what_paho_reads(topic, payload, qos, retain, properties, expiry_s, correlation, mid) -> None:  # type: ignore[no-untyped-def]
-    message = Message(topic, payload, qos, retain, tuple(properties), expiry_s, correlation)
+def test_what_we_write_is_what_paho_reads(  # type: ignore[no-untyped-def]
+    topic, payload, qos, retain, properties, expiry_s, correlation, mid, binary
+) -> None:
+    message = Message(topic, payload, qos, retain, tuple(properties), expiry_s, correlation, binary)
     packet = publish_packet(message, mid, retain=retain)
     assert packet[0] == 0x30 | qos << 1 | retain
     length, size = VariableByteIntegers.decode(packet[1:])
@@ -35,8 +37,8 @@ def test_what_we_write_is_what_paho_reads(topic, payload, qos, retain, propertie
     read = Properties(PacketTypes.PUBLISH)
     _, used = read.unpack(body)
     assert body[used:] == payload
-    assert read.ContentType == "application/json"
-    assert read.PayloadFormatIndicator == 1
+    assert getattr(read, "ContentType", None) == (None if binary else "application/json")
+    assert getattr(read, "PayloadFormatIndicator", None) == (None if binary else 1)
     assert getattr(read, "UserProperty", []) == properties
     assert getattr(read, "MessageExpiryInterval", None) == (None if expiry_s is None else max(1, expiry_s))
     assert getattr(read, "CorrelationData", None) == correlation
