@@ -42,6 +42,7 @@ def numbers() -> str:
     parts = [model_part(json.loads(METRICS.read_text()))]
     parts += [device_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.bench.json"))]
     parts += [monitor_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.monitor.json"))]
+    parts += false_alarms_part()
     parts += [daemon_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.daemon.json"))]
     parts += [engine_part(json.loads(file.read_text()), file) for file in sorted(RESULTS.glob("*.engine.json"))]
     return "\n\n".join(parts)
@@ -126,6 +127,34 @@ def monitor_part(report: dict[str, Any], file: Path) -> str:
             f"| {result['answers']} answered, {result['windows_shed']} left out | {result['gate']} |"
         )
     return "\n".join(lines)
+
+
+def false_alarms_part() -> list[str]:
+    """All runs of `python -m bench.monitor.false_alarms` in one table; nothing where there are none."""
+    files = sorted(RESULTS.glob("*.false-alarms.json"), reverse=True)
+    reports = [json.loads(file.read_text()) for file in files]
+    if not reports:
+        return []
+    first = reports[0]
+    lines = [
+        f"**False alarms a device-day** at the shipped thresholds (source: {', '.join(link(file) for file in files)}); "
+        f"limit {first['limit_per_day']:g}, exact Poisson intervals of 95 %. A recorded run has no times: its share of "
+        f"a day is its events over {first['events_per_day']}, the simulated team's day. Alarms in runs that "
+        "reached their goal were read one by one; those that hold (*true*) are listed in "
+        "[bench/monitor/true_alarms.json](bench/monitor/true_alarms.json). A hint moves no status.",
+        "",
+        "| judge | watched | device-days | false alarms a day | true alarms | hints a day |",
+        "|---|---|---|---|---|---|",
+    ]
+    for report in reports:
+        for count in report["counts"]:
+            runs = f" ({count['runs']})" if count["runs"] else ""
+            lines.append(
+                f"| {report['judge']} | {count['name']}{runs} | {count['days']:.2f} "
+                f"| {with_interval(count['false_alarms_per_day'])} | {count['true_alarms']} "
+                f"| {with_interval(count['hints_per_day'])} |"
+            )
+    return ["\n".join(lines)]
 
 
 def daemon_part(report: dict[str, Any], file: Path) -> str:

@@ -3,26 +3,32 @@
     python -m bench.monitor.false_alarms                                   # a week of ten agents, by rules
     python -m bench.monitor.false_alarms --days 0.1 --model PKG            # with the model's answers too
     python -m bench.monitor.false_alarms --runs tau_airline.jsonl.gz       # and recorded runs with outcome 1
+    python -m bench.monitor.false_alarms --json bench/results/rules.false-alarms.json
 
-An alarm is a finding that moves the status (severity medium or worse) when it is raised. A recorded run has no times:
-its share of a day is counted by events, at the pace of the simulated team, and the events say how many days that makes.
-The limit is fewer than one alarm per device-day (exit code 1 beyond it). Intervals: exact Poisson, 95 %.
+An alarm is a finding that moves the status (severity medium or worse) when it is raised; a hint is one that does not. A
+recorded run has no times: its share of a day is counted by events, at the pace of the simulated team, and the events
+say how many days that makes. That a run reached its goal doesn't make each alarm in it false: ``true_alarms.json``
+names those that were read and hold, such as a team that went on for twenty rounds after its answer stood; they are
+counted apart. The limit is fewer than one false alarm per device-day (exit code 1 beyond it). Intervals: exact Poisson,
+95 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.monitor.healthy_week import DAY_S, HealthyTeam
+from nis_edge.bench_machine import commit
 from nis_edge.judgement import PromptJudge, series_judge
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.machine import (
@@ -47,6 +53,7 @@ from nis_edge.wire.traces import Run, canonical_events
 
 LIMIT_PER_DAY: Final = 1.0
 TICK_S: Final = 1.0
+TRUE_ALARMS: Final = Path(__file__).with_name("true_alarms.json")
 
 
 @dataclass
@@ -55,17 +62,24 @@ class Count:
 
     name: str
     days: float = 0.0
+    runs: int = 0
     events: int = 0
     questions: int = 0
     alarms: int = 0
+    true_alarms: int = 0
     hints: int = 0
     by_label: Counter[str] = field(default_factory=Counter)
+    hints_by_label: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding, where: str) -> None:
-        """Count one finding that was raised."""
+        """Count one finding that was raised, at a time or in a run."""
         if not is_alert(finding):
             self.hints += 1
+            self.hints_by_label[finding.label] += 1
+            return
+        if (where, finding.label) in true_alarms():
+            self.true_alarms += 1
             return
         self.alarms += 1
         self.by_label[finding.label] += 1
@@ -74,13 +88,13 @@ class Count:
 
     @property
     def per_day(self) -> float:
-        """Alarms per device-day."""
+        """False alarms per device-day."""
         return self.alarms / self.days if self.days else math.nan
 
     @property
     def per_day_high(self) -> float:
-        """Upper end of the exact 95 % Poisson interval: half the 97.5 % quantile of chi squared, 2(k+1) degrees."""
-        return _poisson_upper(self.alarms) / self.days if self.days else math.nan
+        """Upper end of the exact 95 % Poisson interval of ``per_day``."""
+        return poisson_interval(self.alarms)[1] / self.days if self.days else math.nan
 
 
 def simulated(seed: int, days: float, agents: int = 10, model: Answering | None = None) -> Count:
@@ -118,20 +132,18 @@ def recorded(path: Path, events_per_day: float, model: Answering | None = None, 
         most: stop after so many runs.
     """
     counted = Count(f"recorded, {path.name}, runs that succeeded")
-    runs = 0
     for _, line in read_recording(path):
         if isinstance(line, (BadLine, AgentEvent)) or line.outcome != 1:
             continue
-        if most is not None and runs >= most:
+        if most is not None and counted.runs >= most:
             break
-        runs += 1
+        counted.runs += 1
         replay = judged_run(line, model)
         counted.events += replay.events
         counted.questions += replay.asked
         for episode in replay.episodes:
             counted.add(episode.finding, line.id)
     counted.days = counted.events / events_per_day
-    counted.name += f" ({runs})"
     return counted
 
 
@@ -141,6 +153,12 @@ def judged_run(run: Run, model: Answering | None) -> Replay:
     for event in canonical_events(run):
         replay.feed(event)
     return replay
+
+
+@cache
+def true_alarms() -> frozenset[tuple[str, str]]:
+    """Run and finding of the alarms that were read and hold."""
+    return frozenset((alarm["run"], alarm["label"]) for alarm in json.loads(TRUE_ALARMS.read_text())["alarms"])
 
 
 @cache
@@ -164,14 +182,24 @@ def _put(state: MonitorState, received: Input, now: float, model: Answering | No
     return state
 
 
-def _poisson_upper(count: int) -> float:
-    # Bisection of the Poisson tail: P(N <= count) = 0.025.
-    low, high = float(count), count + 10.0 + 5.0 * math.sqrt(count + 1.0)
+def poisson_interval(count: int) -> tuple[float, float]:
+    """Exact 95 % interval (Garwood) of a mean of which so many were counted."""
+    high = _mean_where(lambda mean: _at_most(count, mean), 0.025, count)
+    return (_mean_where(lambda mean: _at_most(count - 1, mean), 0.975, count) if count else 0.0), high
+
+
+def _mean_where(tail: Callable[[float], float], share: float, count: int) -> float:
+    # Bisection: the tail falls as the mean grows.
+    low, high = 1e-9, count + 10.0 + 5.0 * math.sqrt(count + 1.0)
     for _ in range(60):
         middle = (low + high) / 2.0
-        tail = math.fsum(math.exp(-middle + k * math.log(middle) - math.lgamma(k + 1)) for k in range(count + 1))
-        low, high = (middle, high) if tail > 0.025 else (low, middle)
+        low, high = (middle, high) if tail(middle) > share else (low, middle)
     return high
+
+
+def _at_most(count: int, mean: float) -> float:
+    """P(N <= count) of a Poisson variable."""
+    return math.fsum(math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(count + 1))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -198,21 +226,52 @@ def main(argv: list[str] | None = None) -> int:
         if model is not None:
             model.close()
     if args.json:
-        args.json.write_text(
-            json.dumps({"judge": model.judge.model if model else "rules", "counts": _plain(counts)}, indent=1)
-        )
+        record = {
+            "commit": commit()[0],
+            "judge": model.judge.model if model else "rules",
+            "package_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest() if args.model else None,
+            "seed": args.seed,
+            "agents": args.agents,
+            "limit_per_day": LIMIT_PER_DAY,
+            "events_per_day": round(pace),
+            "counts": [plain(count) for count in counts],
+        }
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0 if all(count.per_day < LIMIT_PER_DAY for count in counts) else 1
 
 
-def _plain(counts: Iterable[Count]) -> list[dict[str, object]]:
-    return [{**asdict(count), "per_day": count.per_day, "per_day_high": count.per_day_high} for count in counts]
+def plain(count: Count) -> dict[str, Any]:
+    """A count as it stands in the file."""
+    return {
+        "name": count.name,
+        "runs": count.runs or None,
+        "days": round(count.days, 4),
+        "events": count.events,
+        "windows_judged": count.questions,
+        "false_alarms": count.alarms,
+        "false_alarms_per_day": _rate(count.alarms, count.days),
+        "false_alarms_by_label": dict(count.by_label.most_common()),
+        "true_alarms": count.true_alarms,
+        "hints": count.hints,
+        "hints_per_day": _rate(count.hints, count.days),
+        "hints_by_label": dict(count.hints_by_label.most_common()),
+        "first_false_alarms": count.first,
+    }
+
+
+def _rate(count: int, days: float) -> dict[str, Any]:
+    if not days:
+        return {"value": None, "ci95": None}  # no run of the file succeeded: nothing was watched
+    low, high = poisson_interval(count)
+    return {"value": round(count / days, 4), "ci95": [round(low / days, 4), round(high / days, 4)]}
 
 
 def _shown(count: Count) -> Count:
+    runs = f" ({count.runs})" if count.runs else ""
     print(
-        f"{count.name}: {count.alarms} alarms in {count.days:.2f} device-days, {count.events} events:"
-        f" {count.per_day:.2f} a day (95 % at most {count.per_day_high:.2f}); {count.hints} hints"
-        f" of the model on {count.questions} windows"
+        f"{count.name}{runs}: {count.alarms} false alarms in {count.days:.2f} device-days, {count.events} events:"
+        f" {count.per_day:.2f} a day (95 % at most {count.per_day_high:.2f}); {count.true_alarms} true alarms,"
+        f" {count.hints} hints; {count.questions} windows put to the model"
     )
     for line in count.first:
         print(f"  {line}")

@@ -37,12 +37,14 @@ JUDGES = {
 }
 
 
-def write(package: Path, metrics: Path) -> str:
+def write(package: Path, metrics: Path, false_alarms: Path | None = None) -> str:
     """Return the card as Markdown.
 
     Args:
         package: the model.
         metrics: what ``nis-models evaluate --json`` wrote about this very package.
+        false_alarms: what ``python -m bench.monitor.false_alarms --model --json`` wrote about it; None where it was not
+            counted.
 
     Raises:
         ConfigError: the metrics are missing or of another package; the operator evaluates first.
@@ -77,6 +79,7 @@ def write(package: Path, metrics: Path) -> str:
         "### By source\n",
         _by_source(judges),
         _calibration(judges["model"]),
+        _false_alarms(false_alarms, sha256),
         _feeds(record.get("feeds")),
         _left_out(record.get("left_out")),
         _ablation(judges),
@@ -182,6 +185,32 @@ def _by_source(judges: dict[str, Any]) -> str:
         "Only 13 of the findings can be put into recorded runs: 14 classes there. Groups are few (see the intervals)."
     )
     return "\n".join([*rows, "", note, ""])
+
+
+def _false_alarms(file: Path | None, sha256: str) -> str:
+    if file is None or not file.is_file():
+        return ""
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if record["package_sha256"] != sha256:
+        raise ConfigError(f"{file} was counted with another package; count again, no card was written")
+    rows = [
+        "### False alarms\n",
+        "| watched | device-days | windows judged | false alarms a day | true alarms | hints a day |",
+        "|---|---|---|---|---|---|",
+    ]
+    for count in record["counts"]:
+        runs = f" ({count['runs']})" if count["runs"] else ""
+        rows.append(
+            f"| {count['name']}{runs} | {count['days']:.2f} | {count['windows_judged']} "
+            f"| {_interval(count['false_alarms_per_day'])} | {count['true_alarms']} "
+            f"| {_interval(count['hints_per_day'])} |"
+        )
+    return "\n".join(rows) + (
+        "\n\nRules and package together, at the shipped thresholds; exact Poisson intervals of 95 %. Recorded runs are "
+        f"those that reached their goal. They have no times: {record['events_per_day']} events, as the simulated team "
+        "of ten has in a day, count as a device-day, and so few days give wide intervals. *True* alarms were read and "
+        "hold though the run succeeded. What this package says alone is a hint: it moves no status.\n"
+    )
 
 
 def _feeds(figures: dict[str, Any] | None) -> str:
@@ -292,9 +321,9 @@ def _left_out(figures: dict[str, Any] | None) -> str:
         return ""
     rows = [
         "### One system left out\n",
-        "Trees (40 of 16 leaves) and perceptron learned from 20,000 windows without any of the system, weights and "
-        "thresholds too, then judged on it. Without the ternary model, which was not trained once more for each. AG2 "
-        "is in no training at all: its row is the shipped package.\n",
+        "Trees and perceptron learned as those of the package, but without any window of the system, weights and "
+        "thresholds too, then judged on its test windows. Without the ternary model, which was not trained once more "
+        "for each. AG2 is in no training at all: its row is the shipped package.\n",
         "| system | n | balanced accuracy | clean called none | hard negatives called none | calibration error: all "
         "labels, most probable | failure, AUROC |",
         "|---|---|---|---|---|---|---|",

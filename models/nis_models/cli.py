@@ -203,6 +203,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=Path, default=None, help="folder of the development data; with it: score the judge of feeds too"
     )
+    parser.add_argument(
+        "--left-out",
+        default="",
+        metavar="SOURCES",
+        help="comma-separated: learn trees and perceptron without each of them, and try them on it",
+    )
+    parser.add_argument("--vectors", type=Path, default=CACHE / "vectors.npz", help="with --left-out (%(default)s)")
     parser.add_argument("--limit", type=int, default=None, help="only so many windows to tune and to test on")
     parser.add_argument(
         "--float-twin",
@@ -281,6 +288,13 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
 def _add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED, help="a package (default: %(default)s)")
     parser.add_argument("--metrics", type=Path, default=SHIPPED.with_name("metrics.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--false-alarms",
+        type=Path,
+        default=Path("bench/results/nis-nano.false-alarms.json"),
+        metavar="FILE",
+        help="of python -m bench.monitor.false_alarms --model (default: %(default)s, where it is there)",
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("models/cards/nis-nano.md"), help="default: %(default)s")
 
 

@@ -57,6 +57,8 @@ def evaluate_model(args: argparse.Namespace) -> int:
             "judges": figures,
         }
         packed = tables.decode(model.tables) if model.tables is not None else None
+        if args.left_out and packed is not None:
+            record["left_out"] = _left_out(args, packed, model.manifest.lineage["tables"], figures)
         if args.runs is not None and packed is not None and packed.series is not None:
             record["feeds"] = evidence_judges.score_feeds(packed.series, args.runs)
             for strength, entry in record["feeds"].items():
@@ -66,6 +68,27 @@ def evaluate_model(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(f"written to {args.json}")
     return 0
+
+
+def _left_out(
+    args: argparse.Namespace, packed: tables.TableBytes, learned: dict[str, Any], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Systems left out in turn, and beside them those that nothing was learned from."""
+    from nis_models import data, evidence_judges, left_out, recorded
+
+    words, table = evidence_judges.unpacked_words(packed)
+    items = {split: data.read(args.data, split) for split in data.SPLITS}
+    items["train"] = items["train"][: learned["windows"]]
+    numbers = {
+        split: evidence_judges.kept_numbers(args.data, split, items[split], words, table) for split in ("tune", "test")
+    }
+    found: dict[str, Any] = {}
+    for source in args.left_out.split(","):
+        print(f"learning without {source} ...", flush=True)
+        found[source] = left_out.judged_without(source, items, numbers, learned, folder=args.data, vectors=args.vectors)
+    for source in sorted(recorded.UNSEEN & set(figures["model"]["by_source"])):
+        found[source] = figures["model"]["by_source"][source]
+    return found
 
 
 def _print_table(figures: dict[str, Any]) -> None:

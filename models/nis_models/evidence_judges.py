@@ -85,6 +85,7 @@ def learn(
     *,
     folder: Path,
     trees_windows: int | None = None,
+    without: str | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> tables.TableBytes:
@@ -97,15 +98,17 @@ def learn(
         vectors: from ``nis-models vectors``.
         folder: of the data set that the items are from.
         trees_windows: trees learn from so many of them only; they take longer.
+        without: a source whose windows are left out.
         seed: the same seed and data learn the same tables.
         progress: told of each step.
     """
     words, table = words_of(vectors)
     progress(f"computing the evidence of {len(items)} windows")
     numbers, meant = kept_numbers(folder, "train", items, words, table)
-    net = perceptron.learn(numbers, meant, targets, counted, names(), seed=seed)
+    used = np.array([item.source != without for item in items])
+    net = perceptron.learn(numbers[used], meant[used], targets[used], counted[used], names(), seed=seed)
     progress("perceptron learned")
-    first = slice(trees_windows)
+    first = np.flatnonzero(used[:trees_windows])
     trees = boosting.learn(
         numbers[first], targets[first], counted[first], names(), HEAD_OUTPUTS, seed=seed, progress=progress
     )

@@ -33,7 +33,9 @@ def learn(parts: dict[str, Array], targets: Array, counted: Array) -> Array:
     outputs = targets.shape[1]
     seen = np.concatenate([_clipped(parts.get(name), len(targets), outputs) for name in PARTS], axis=1)
     spread = seen.std(axis=0)
-    scale = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
+    # A judge that says the same of every window weighs nothing; its spread is zero but for rounding.
+    speaks = spread > 1e-6
+    scale = np.where(speaks, 1.0 / np.where(speaks, spread, 1.0), 0.0)
     weights = np.zeros((outputs, 3 * outputs + 1), dtype=np.float64)
     for output in range(outputs):
         rows = counted[:, output] > 0
@@ -42,7 +44,7 @@ def learn(parts: dict[str, Array], targets: Array, counted: Array) -> Array:
         own[output::outputs] = 1.0
         if y.sum() < 5 or (~y).sum() < 5:
             # Nothing to learn from: the mean of those who speak.
-            weights[output, output:-1:outputs] = (spread[output::outputs] > 0) / max(1, len(parts))
+            weights[output, output:-1:outputs] = speaks[output::outputs] / max(1, len(parts))
             continue
         fitted = LogisticRegression(C=STRENGTH, max_iter=400).fit(seen[rows] * scale * own, y)
         weights[output, :-1] = fitted.coef_[0] * scale * own

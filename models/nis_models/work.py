@@ -64,6 +64,6 @@ def card(args: argparse.Namespace) -> int:
     from nis_models import cards
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(cards.write(args.model, args.metrics), encoding="utf-8")
+    args.out.write_text(cards.write(args.model, args.metrics, args.false_alarms), encoding="utf-8")
     print(f"written to {args.out}")
     return 0

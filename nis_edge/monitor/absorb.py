@@ -24,6 +24,7 @@ from nis_edge.monitor import state as kept
 from nis_edge.monitor.appearance import appearance_of
 from nis_edge.monitor.context import clip
 from nis_edge.monitor.coordination import waits_after
+from nis_edge.monitor.evidence import is_environment, is_user
 from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Outcome, Result
 from nis_edge.monitor.statistics import sketch_of
 from nis_edge.wire.messages import AgentEvent
@@ -39,6 +40,12 @@ FORGET_AGENT_S: Final = 600.0
 
 CONTROL_KINDS: Final = frozenset({"heartbeat", "lifecycle"})
 """Events that say that an agent lives, not what it does: they enter no window."""
+
+SPEAKING_KINDS: Final = frozenset({"message", "step"})
+"""Events by which an agent says something to others."""
+
+AT_LENGTH: Final = 2
+"""An answer of twice the words gives more than its prompt; thanks and hand-overs are as short as what they answer."""
 
 ENDED_WORDS: Final = frozenset(
     {"stop", "stopped", "end", "ended", "exit", "exited", "offline", "finished", "done", "completed", "shutdown"}
@@ -71,7 +78,7 @@ def absorb_event(state: MonitorState, event: AgentEvent, t: float, now: float, *
     # The agent heard last stands last: who was silent longest, and who was active of late, is then no search.
     agents = dict(agents)
     agents.pop(event.agent, None)
-    agents[event.agent] = _absorb_into_agent(before, event, t)
+    agents[event.agent] = _absorb_into_agent(before, event, t, state)
     gap = None
     stated = state.confidences.get(event.outcome_of) if event.kind == "outcome" and event.outcome_of else None
     if stated is not None and event.outcome is not None:
@@ -151,7 +158,21 @@ def _looks_like_another(name: str, agents: dict[str, AgentState]) -> bool:
     return any(appearance_of(known) == drawn for known in agents if known != name)
 
 
-def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float) -> AgentState:
+def _heard(state: MonitorState, event: AgentEvent, words: int) -> tuple[int, ...] | None:
+    """Sketch of what another agent (no person, no tool) said last since this one spoke, if it was said at length."""
+    for earlier in reversed(state.window):
+        if earlier.kind not in SPEAKING_KINDS:
+            continue
+        if earlier.agent == event.agent:
+            return None
+        speaker = state.agents.get(earlier.agent)
+        if speaker and speaker.messages and not is_user(earlier) and not is_environment(earlier):
+            said = speaker.messages[-1]
+            return said.sketch if said.words >= AT_LENGTH * words else None
+    return None
+
+
+def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float, state: MonitorState) -> AgentState:
     if agent is None:
         agent = AgentState(name=event.agent, first_t=t, last_t=t, last_ts=event.ts)
     beat_t, beat_gaps = agent.beat_t, agent.beat_gaps
@@ -165,9 +186,10 @@ def _absorb_into_agent(agent: AgentState | None, event: AgentEvent, t: float) ->
     elif event.kind == "tool_result":
         calls = _absorb_answer(agent.calls, event)
     messages = agent.messages
-    if event.kind in ("message", "step") and event.text:
+    if event.kind in SPEAKING_KINDS and event.text:
         sketch, numbers, words = sketch_of(event.text)
-        messages = _push(messages, Message(event.id, sketch, numbers, words), kept.MESSAGES_KEPT)
+        said = Message(event.id, sketch, numbers, words, _heard(state, event, words))
+        messages = _push(messages, said, kept.MESSAGES_KEPT)
     return replace(
         agent,
         last_t=t,
@@ -219,10 +241,18 @@ def _absorb_answer(calls: tuple[Call, ...], event: AgentEvent) -> tuple[Call, ..
 
 def _result_of(event: AgentEvent, t: float) -> Result | None:
     if event.kind == "error":
-        return Result(event.id, False, t)
-    if event.kind == "tool_result" or (event.kind in ("tool_call", "step") and event.ok is not None):
-        return Result(event.id, event.ok, t)
-    return None
+        ok: bool | None = False
+    elif event.kind == "tool_result" or (event.kind in ("tool_call", "step") and event.ok is not None):
+        ok = event.ok
+    else:
+        return None
+    return Result(event.id, ok, t, _failure_of(event) if ok is False else ())
+
+
+def _failure_of(event: AgentEvent) -> tuple[int, ...]:
+    # A trace of calls ends with what went wrong; what stands above is where.
+    last = (event.text or "").rstrip().rpartition("\n")[2]
+    return sketch_of(last)[0] if last else ()
 
 
 def _absorb_claim(

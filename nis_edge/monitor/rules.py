@@ -7,14 +7,16 @@ negatives stand beside it: what looks alike and is none of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Final
 
 import msgspec
 
-from nis_edge.monitor.state import AgentState, Call, ClaimEntry, MonitorState
-from nis_edge.monitor.statistics import cycle_length, likeness, median, quantile, robust_z, wilson
+from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Result
+from nis_edge.monitor.statistics import MAD_TO_SIGMA, cycle_length, likeness, median, quantile, robust_z, wilson
 from nis_edge.monitor.verdict import Verdict
 from nis_edge.wire.messages import Severity
 
@@ -46,6 +48,10 @@ SHORT_WORDS: Final = 6
 SHORT_MESSAGES_RAISE: Final = 5
 """Near-identical messages among the last eight; shorter ones (yes, ok, done) repeat without meaning anything."""
 
+PROMPTS_RAISE: Final = RETRY_ROUNDS
+"""The same words, each time answered by another agent with other words and more of them, are a driver's (*continue*):
+as with retries, five times is what working teams do."""
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 ERRORS_MIN: Final = 3
@@ -54,6 +60,10 @@ ERRORS_HOLD: Final = 0.15
 ERRORS_GRAVE: Final = 0.6
 """Lower Wilson bound of the share of failures: three of three, four of six, six of ten raise; healthy teams fail in 6 %
 of calls (measured on 200 recorded service runs)."""
+
+FAILURE_ALIKE: Final = 0.5
+"""Failures that share half of their word pairs are one trouble: the rest is names, lines and values. Whoever fails
+otherwise each time is trying something else each time (until ``RETRY_ROUNDS``)."""
 
 ERRORS_WINDOW_S: Final = 900.0
 """Older failures are history."""
@@ -83,6 +93,9 @@ wider than 95 % because it is looked at anew with every outcome."""
 
 SILENT_INTERVALS: Final = 3.0
 """The design's formula: now - last_seen > 3 intervals."""
+
+BEATS_STRAY: Final = 3.0
+"""Deviations by which the third beat may be late: a beat that comes with its jitter isn't missing."""
 
 BEATS_MIN: Final = 3
 GAPS_MIN: Final = 8
@@ -183,7 +196,11 @@ def little_novelty(agent: AgentState) -> Verdict | None:
 
 
 def repeated_messages(agent: AgentState) -> Verdict | None:
-    """The newest message says what earlier ones said, with the same numbers. A count that moves on is progress."""
+    """The newest message says what earlier ones said, with the same numbers.
+
+    Not raised: a count that moves on, which is progress; a prompt that another agent answers at length with something
+    else each time (until ``PROMPTS_RAISE``).
+    """
     if len(agent.messages) < MESSAGES_HOLD:
         return None
     newest = agent.messages[-1]
@@ -193,6 +210,8 @@ def repeated_messages(agent: AgentState) -> Verdict | None:
         if message.numbers == newest.numbers and likeness(message.sketch, newest.sketch) >= LIKENESS_SAME
     ]
     needed = SHORT_MESSAGES_RAISE if newest.words < SHORT_WORDS else MESSAGES_RAISE
+    if len(alike) >= needed and _are_prompts(alike):
+        needed = max(needed, PROMPTS_RAISE)
     if len(alike) < min(MESSAGES_HOLD, needed):
         return None
     return Verdict(
@@ -208,7 +227,10 @@ def repeated_messages(agent: AgentState) -> Verdict | None:
 
 
 def failing_calls(agent: AgentState, t: float, options: RuleOptions) -> Verdict | None:
-    """More of an agent's calls fail than chance explains. A result that shows neither counts as no failure."""
+    """More of an agent's calls fail than chance explains. A result that shows neither counts as no failure.
+
+    Not raised: failures that differ from each other, as of code that is being mended (until ``RETRY_ROUNDS``).
+    """
     results = [result for result in agent.results if not options.time_known or t - result.t <= ERRORS_WINDOW_S]
     failed = [result for result in results if result.ok is False]
     if len(failed) < ERRORS_MIN:
@@ -228,7 +250,7 @@ def failing_calls(agent: AgentState, t: float, options: RuleOptions) -> Verdict 
             f"({len(failed) / len(results):.0%}, 95 % interval {low:.0%} to {high:.0%})"
         ),
         evidence=_shown([result.id for result in failed]),
-        standing="raise" if low >= ERRORS_RAISE else "hold",
+        standing="raise" if low >= ERRORS_RAISE and _fail_alike(failed) else "hold",
     )
 
 
@@ -322,11 +344,21 @@ def silence_limit_s(agent: AgentState, options: RuleOptions) -> float | None:
     if agent.beat_t is not None:
         if len(agent.beat_gaps) < BEATS_MIN:
             return None
-        return max(SILENT_INTERVALS * median(agent.beat_gaps), options.heartbeat_floor_s)
+        return max(_beats_late_s(agent.beat_gaps), options.heartbeat_floor_s)
     if len(agent.gaps) < GAPS_MIN:
         return None
     # Without heartbeats work comes in bursts: the longest pause of late is what the agent has shown to be normal.
     return max(SILENT_INTERVALS * max(agent.gaps), options.silence_floor_s)
+
+
+def _beats_late_s(gaps: Sequence[float]) -> float:
+    """When the third beat is missing rather than late: three intervals, and what the sum of three may stray by.
+
+    The deviation of a sum grows with the root of its length. However much an agent's beats stray, a fourth is too many.
+    """
+    usual = median(gaps)
+    stray = MAD_TO_SIGMA * median([abs(gap - usual) for gap in gaps])
+    return SILENT_INTERVALS * usual + min(BEATS_STRAY * math.sqrt(SILENT_INTERVALS) * stray, usual)
 
 
 def stale_device(state: MonitorState, t: float, options: RuleOptions) -> Verdict | None:
@@ -428,6 +460,22 @@ def _slow(agent: AgentState, raised: bool, text: str) -> Verdict:
         evidence=agent.ids[-1:],
         standing="raise" if raised else "hold",
     )
+
+
+def _are_prompts(alike: Sequence[Message]) -> bool:
+    """Whether another agent said something else, at length, before each repetition."""
+    heard = [message.heard for message in alike[1:] if message.heard is not None]
+    return len(heard) == len(alike) - 1 and _differ(heard, LIKENESS_SAME)
+
+
+def _fail_alike(failed: Sequence[Result]) -> bool:
+    """Whether a trouble comes back rather than each passing, or there are too many failures for either."""
+    return len(failed) >= RETRY_ROUNDS or not _differ([result.failure for result in failed], FAILURE_ALIKE)
+
+
+def _differ(sketches: Sequence[tuple[int, ...]], alike: float) -> bool:
+    """Whether no two are as much alike as that."""
+    return all(likeness(one, other) < alike for one, other in combinations(sketches, 2))
 
 
 def _rounds(keys: list[str], period: int) -> int:

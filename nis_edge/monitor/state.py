@@ -59,20 +59,25 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """What is remembered of one message to recognise its like."""
+    """What is remembered of one message to recognise its like.
+
+    ``heard`` is the sketch of what another agent said at length since the message before; None where none did.
+    """
 
     id: str
     sketch: tuple[int, ...]
     numbers: int
     words: int
+    heard: tuple[int, ...] | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
-    """How one call or step went."""
+    """How one call or step went; ``failure`` is the sketch of the line a failure ended with."""
 
     id: str
     ok: bool | None
     t: float
+    failure: tuple[int, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True):

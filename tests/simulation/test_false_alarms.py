@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.monitor.false_alarms import LIMIT_PER_DAY, Count, recorded, simulated
+from bench.monitor.false_alarms import LIMIT_PER_DAY, Count, plain, recorded, simulated, true_alarms
 from bench.monitor.healthy_week import DAY_S, HealthyTeam
 from nis_edge.judgement import PromptJudge, shipped_package
 from nis_edge.wire.messages import AgentEvent, Finding
@@ -71,6 +71,20 @@ def test_a_count_tells_alarms_from_hints_and_bounds_what_it_did_not_see() -> Non
         counted.add(finding(severity), "here")
     assert (counted.alarms, counted.hints) == (2, 1)
     assert counted.per_day_high == pytest.approx(7.2247 / 3.0, abs=1e-3)
+
+
+def test_an_alarm_that_was_read_and_holds_is_counted_apart() -> None:
+    run, label = min(true_alarms())
+    finding = Finding(
+        label=label, severity="medium", agents=("a",), evidence=(), source="rule", text="", action="", since=0.0
+    )
+    counted = Count("test", days=2.0)
+    counted.add(finding, run)
+    counted.add(finding, "another run")
+    assert (counted.true_alarms, counted.alarms) == (1, 1)
+    told = plain(counted)
+    assert told["false_alarms_per_day"] == {"value": 0.5, "ci95": [0.0127, 2.7858]}
+    assert plain(Count("nothing watched"))["false_alarms_per_day"]["value"] is None
 
 
 def test_recorded_runs_that_succeeded_raise_no_alarm_by_rule() -> None:

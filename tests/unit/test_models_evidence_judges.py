@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("torch")
 
-from nis_models import boosting, feed_faults, fusion, perceptron
+from nis_models import boosting, evidence_judges, feed_faults, fusion, perceptron
+from nis_models.scenarios import draw_item
 
 from nis_edge.monitor import feeds, tables
 from nis_edge.monitor.dense import names
@@ -104,3 +106,26 @@ def test_series_of_one_file_stay_in_one_split(series: dict[str, np.ndarray]) -> 
 def test_a_missing_folder_of_series_is_named(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="holds no series"):
         feed_faults.load(tmp_path)
+
+
+def test_a_judge_that_says_the_same_of_every_window_weighs_nothing() -> None:
+    targets = (RNG.random((600, 1)) < 0.4).astype(np.float64)
+    said = {"trees": (targets - 0.5) * 4 + RNG.normal(size=targets.shape), "perceptron": np.full((600, 1), -9.86)}
+    weights = fusion.learn(said, targets, np.ones_like(targets))
+    assert weights[0, 1] == 0 and weights[0, 0] > 0
+
+
+def test_a_source_left_out_is_learned_from_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [replace(draw_item(seed, "train"), source="one" if seed % 3 else "other") for seed in range(30)]
+    numbers = np.array([[float(item.source == "other")] for item in items], dtype=np.float32)
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(evidence_judges, "words_of", lambda _path: (["word"], np.zeros((1, 2), dtype=np.int8)))
+    monkeypatch.setattr(evidence_judges, "kept_numbers", lambda *_args: (numbers, numbers))
+    monkeypatch.setattr(perceptron, "learn", lambda seen, *_args, **_kw: shown.append(seen))
+    monkeypatch.setattr(boosting, "learn", lambda seen, *_args, **_kw: shown.append(seen))
+    known = np.ones((30, 1))
+    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12, without="other")
+    assert [len(seen) for seen in shown] == [20, 8] and not any(seen.any() for seen in shown)
+    shown.clear()
+    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12)
+    assert [len(seen) for seen in shown] == [30, 12]

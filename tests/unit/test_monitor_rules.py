@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nis_edge.monitor.absorb import absorb_event
 from nis_edge.monitor.rules import (
     POLL_ROUNDS,
     RETRY_ROUNDS,
@@ -20,8 +21,9 @@ from nis_edge.monitor.rules import (
     silence_limit_s,
     slow_answers,
 )
-from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, Outcome, Result
+from nis_edge.monitor.state import AgentState, Call, ClaimEntry, Message, MonitorState, Outcome, Result
 from nis_edge.monitor.statistics import cycle_length, likeness, quantile, robust_z, sketch_of, wilson
+from nis_edge.wire.messages import AgentEvent
 
 OPTIONS = RuleOptions()
 
@@ -99,6 +101,84 @@ def test_near_identical_messages_are_found_and_counts_that_move_on_are_not() -> 
     assert repeated_messages(agent(messages=messages("yes", "yes", "yes"))).standing == "hold"  # type: ignore[union-attr]
 
 
+def test_a_prompt_that_is_answered_otherwise_each_time_is_given_more_rounds() -> None:
+    prompt = sketch_of("Continue, please, and keep solving the problem until you have the answer.")
+    answers = [
+        sketch_of(text)[0]
+        for text in (
+            "the train needs three hours to the border, so it is there at noon",
+            "customs take one hour more on weekdays and none at night",
+            "adding both gives the arrival that was asked for",
+            "a second way leads over the coast, which is slower",
+            "both ways together leave a margin of an hour",
+        )
+    ]
+
+    def said(*heard: tuple[int, ...] | None) -> AgentState:
+        return agent(messages=(Message("0", *prompt), *(Message(str(i), *prompt, one) for i, one in enumerate(heard))))
+
+    def standing(*heard: tuple[int, ...] | None) -> str | None:
+        verdict = repeated_messages(said(*heard))
+        return verdict and verdict.standing
+
+    assert standing(*answers[:2]) == standing(*answers[:4]) == "hold"
+    assert standing(*answers) == "raise", "nor does prompting go on for ever"
+    assert standing(answers[0], answers[0]) == "raise", "the other one turns in a circle, too"
+    assert standing(answers[0], None) == "raise", "nobody said anything in between"
+
+
+def test_what_was_heard_is_what_another_agent_said_at_length_since() -> None:
+    state = MonitorState()
+    part, more = "here is the first part of it", "what takes you all so long today"
+    lines = (
+        ("driver", "go on"),
+        ("worker", part),
+        ("driver", "go on"),
+        ("driver", "go on"),
+        ("user", more),
+        ("driver", "go on"),
+        ("worker", "thank you"),
+        ("driver", "go on"),
+    )
+    for number, (name, text) in enumerate(lines):
+        event = AgentEvent(id=str(number), ts=float(number), agent=name, kind="message", text=text)
+        state = absorb_event(state, event, float(number), float(number), time_known=True)
+    heard = [message.heard for message in state.agents["driver"].messages]
+    assert heard == [None, sketch_of(part)[0], None, None, None]
+    assert [message.heard for message in state.agents["worker"].messages] == [None, None]
+
+
+def test_of_a_failure_its_last_line_is_remembered() -> None:
+    trace = "Traceback (most recent call last):\n  File 'a.py', line 3\nZeroDivisionError: division by zero\n"
+    event = AgentEvent(id="1", ts=0.0, agent="a", kind="tool_result", tool="run", ok=False, text=trace)
+    state = absorb_event(MonitorState(), event, 0.0, 0.0, time_known=True)
+    assert state.agents["a"].results[0].failure == sketch_of("ZeroDivisionError: division by zero")[0]
+
+
+@pytest.mark.parametrize(
+    ("failures", "standing"),
+    [
+        (("no such file a", "no such file a", "no such file a"), "raise"),
+        (
+            (
+                "invalid arguments for look: unexpected field a",
+                "disk full",
+                "invalid arguments for look: unexpected field b",
+            ),
+            "raise",
+        ),
+        (("no such file", "wrong type of value", "division by zero"), "hold"),
+        (("no such file", "wrong type of value", "division by zero", "no such file", "wrong type of value"), "raise"),
+        (("one thing", "second cause", "third kind", "fourth fault", "fifth slip", "sixth and last"), "raise"),
+        (("", "", ""), "raise"),
+    ],
+)
+def test_failures_that_differ_each_time_are_attempts(failures: tuple[str, ...], standing: str) -> None:
+    results = tuple(Result(str(i), False, 0.0, sketch_of(text)[0] if text else ()) for i, text in enumerate(failures))
+    verdict = failing_calls(agent(results=results), 1.0, OPTIONS)
+    assert verdict is not None and verdict.standing == standing
+
+
 @pytest.mark.parametrize(
     ("failed", "total", "standing"), [(2, 2, None), (3, 3, "raise"), (3, 6, "hold"), (3, 20, None), (12, 20, "raise")]
 )
@@ -139,7 +219,10 @@ def test_confidence_is_held_against_resolved_outcomes() -> None:
 
 def test_silence_is_measured_by_heartbeat_or_by_the_agents_own_pauses() -> None:
     assert silence_limit_s(agent(), OPTIONS) is None
-    assert silence_limit_s(agent(beat_t=0.0, beat_gaps=(30.0, 31.0, 29.0)), OPTIONS) == 90.0
+    assert silence_limit_s(agent(beat_t=0.0, beat_gaps=(30.0, 30.0, 30.0)), OPTIONS) == 90.0
+    # A third beat that comes as late as beats of this agent do is late, not missing; a fourth interval is too many.
+    assert silence_limit_s(agent(beat_t=0.0, beat_gaps=(30.0, 31.0, 29.0)), OPTIONS) == pytest.approx(97.7, abs=0.1)
+    assert silence_limit_s(agent(beat_t=0.0, beat_gaps=(30.0, 70.0, 10.0)), OPTIONS) == 120.0
     assert silence_limit_s(agent(beat_t=0.0, beat_gaps=(0.1, 0.1, 0.1)), OPTIONS) == OPTIONS.heartbeat_floor_s
     assert silence_limit_s(agent(gaps=(1.0,) * 8), OPTIONS) == OPTIONS.silence_floor_s
     assert silence_limit_s(agent(gaps=(1.0,) * 7 + (200.0,)), OPTIONS) == 600.0
