@@ -10,7 +10,9 @@
  * Whoever waits spins for at most SPIN_NS, because within a pass the next job comes within microseconds, then sleeps on
  * a condition variable: an idle model costs nothing. No wake-up is lost: a worker announces itself in `sleepers` before
  * it looks at the gate for the last time, and the caller opens the gate before it looks at `sleepers`; both are
- * sequentially consistent, so at least one sees the other. The same holds for `caller_sleeps` and the count inside. */
+ * sequentially consistent, so at least one sees the other. The same holds for `caller_sleeps` and the count inside. What is
+ * written there is exchanged and not stored: on aarch64 a store-release and the load-acquire behind it are ordered, but
+ * qemu-user lets the load go first, and a wake-up was lost. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -162,7 +164,7 @@ static void *work(void *start_argument) {
 
 /* Begins the next generation with the gate open or, to let the workers look around, closed. */
 static void raise_generation(nis_pool *pool, uint64_t open) {
-    atomic_store(&pool->gate, (atomic_load(&pool->gate) & GENERATIONS) + GENERATION + open);
+    atomic_exchange(&pool->gate, (atomic_load(&pool->gate) & GENERATIONS) + GENERATION + open);
     if (atomic_load(&pool->sleepers) == 0) return;
     pthread_mutex_lock(&pool->lock);
     pthread_cond_broadcast(&pool->opened);
@@ -172,7 +174,7 @@ static void raise_generation(nis_pool *pool, uint64_t open) {
 static void wait_until_empty(nis_pool *pool) {
     if (spin_while(pool, INSIDE, 0, false)) return;
     pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->caller_sleeps, true);
+    atomic_exchange(&pool->caller_sleeps, true);
     while ((atomic_load(&pool->gate) & INSIDE) != 0) pthread_cond_wait(&pool->emptied, &pool->lock);
     atomic_store(&pool->caller_sleeps, false);
     pthread_mutex_unlock(&pool->lock);
