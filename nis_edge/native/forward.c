@@ -27,6 +27,8 @@ enum {
     /* Row blocks whose 32-bit sums are kept between product and use: 32 rows times 64 tokens are 8 KiB of stack. */
     PIECE_BLOCKS = 4,
     PIECE_ROWS = PIECE_BLOCKS * NIS_BLOCK_ROWS,
+    /* Tokens that the kernels' widest tiles take at once. */
+    GROUP_MULTIPLE = 8,
     /* Rows of the output head per tile: 16 rows of 2b4t in f16 are 80 KiB, within an L2 cache. */
     HEAD_TILE_ROWS = 16,
 };
@@ -122,73 +124,111 @@ static void norm_and_quantise(pass *p, const float *x, const float *weight, size
 
 /* ---- linear ------------------------------------------------------------------------------------------------------ */
 
-/* Exact sums of up to PIECE_BLOCKS row blocks from `block` on, for tokens first..p->tokens:
- * sums [token - first][PIECE_ROWS]. */
-static void piece_sums(const pass *p, const matrix *w, size_t block, size_t blocks, size_t first, int32_t *sums) {
+/* A rectangle of a product: row blocks block..block_end of the matrices, for tokens token..token_end. */
+typedef struct {
+    size_t block, block_end, token, token_end;
+} tile;
+
+/* Exact sums of up to PIECE_BLOCKS row blocks from `block` on: sums [token - t->token][PIECE_ROWS]. */
+static void piece_sums(const pass *p, const matrix *w, const tile *t, size_t block, int32_t *sums) {
     const quantised *a = &p->model->buffers.quantised;
-    const size_t groups = nis_column_groups(w->columns);
+    const size_t groups = nis_column_groups(w->columns), blocks = smaller(PIECE_BLOCKS, t->block_end - block);
     const uint8_t *codes = w->codes + block * groups * NIS_BLOCK_BYTES;
-    const int8_t *values = a->values + first * a->stride;
-    if (p->tokens - first == 1) {
-        p->model->kernels->gemv(codes, blocks, groups, values, a->sums[first], sums);
+    const int8_t *values = a->values + t->token * a->stride;
+    const int32_t *activation_sums = a->sums + t->token;
+    if (t->token_end - t->token == 1) {
+        p->model->kernels->gemv(codes, blocks, groups, values, *activation_sums, sums);
     } else {
-        p->model->kernels->gemm(codes, blocks, groups, values, a->stride, a->sums + first, p->tokens - first, sums,
+        p->model->kernels->gemm(codes, blocks, groups, values, a->stride, activation_sums, t->token_end - t->token, sums,
                                 PIECE_ROWS);
     }
 }
 
-/* y [tokens, rows] for the row blocks block..end; `add` adds to what stands there. */
-static void linear_rows(const pass *p, const matrix *w, size_t block, size_t end, size_t first, float *y, bool add) {
+/* y [tokens, rows] within the tile; `add` adds to what stands there. */
+static void linear_tile(const pass *p, const matrix *w, const tile *t, float *y, bool add) {
     const float *scales = p->model->buffers.quantised.scales;
     int32_t sums[NIS_CHUNK_TOKENS * PIECE_ROWS];
-    for (; block < end; block += PIECE_BLOCKS) {
+    for (size_t block = t->block; block < t->block_end; block += PIECE_BLOCKS) {
         const size_t row = block * NIS_BLOCK_ROWS, rows = smaller(PIECE_ROWS, w->rows - row);
-        piece_sums(p, w, block, smaller(PIECE_BLOCKS, end - block), first, sums);
-        for (size_t token = first; token < p->tokens; token++) {
+        const size_t count = smaller(rows, (t->block_end - block) * NIS_BLOCK_ROWS);
+        piece_sums(p, w, t, block, sums);
+        for (size_t token = t->token; token < t->token_end; token++) {
             const float factor = w->scale / scales[token];
-            const int32_t *sum = sums + (token - first) * PIECE_ROWS;
-            float *out = y + token * w->rows + row;
-            const size_t count = smaller(rows, (end - block) * NIS_BLOCK_ROWS);
-            p->model->kernels->floats->scale_sums(sum, count, factor, add, out);
+            const int32_t *sum = sums + (token - t->token) * PIECE_ROWS;
+            p->model->kernels->floats->scale_sums(sum, count, factor, add, y + token * w->rows + row);
         }
     }
 }
 
-/* Matrices that read the same activations are one job: their row blocks form one list that the threads share. */
+/* How the threads share a product: by tokens first, so that each goes on with the activations that it has in its caches,
+ * and within a group of tokens by row blocks. A single token has one group. */
+typedef struct {
+    const pass *pass;
+    void (*compute)(const pass *p, const void *argument, const tile *t);
+    const void *argument;
+    size_t blocks, first, group_tokens;
+} product;
+
+/* Items: row blocks of the first group of tokens, of the second, ... */
+static void product_items(void *argument, size_t thread, size_t item, size_t end) {
+    (void)thread;
+    const product *w = argument;
+    while (item < end) {
+        const size_t token = w->first + item / w->blocks * w->group_tokens, block = item % w->blocks;
+        const tile t = {block, smaller(w->blocks, block + end - item), token,
+                        smaller(token + w->group_tokens, w->pass->tokens)};
+        w->compute(w->pass, w->argument, &t);
+        item += t.block_end - block;
+    }
+}
+
+/* Tokens of a group, of `tokens` for the threads to share: the kernels' tiles are of GROUP_MULTIPLE. */
+static size_t group_of(const pass *p, size_t tokens) {
+    const size_t threads = nis_pool_threads(p->model->pool), each = (tokens + threads - 1) / threads;
+    return (each + GROUP_MULTIPLE - 1) / GROUP_MULTIPLE * GROUP_MULTIPLE;
+}
+
+static void run_product(const pass *p, product w) {
+    const size_t tokens = p->tokens - w.first;
+    w.pass = p;
+    w.group_tokens = group_of(p, tokens);
+    nis_pool_run(p->model->pool, product_items, &w, w.blocks * ((tokens + w.group_tokens - 1) / w.group_tokens));
+}
+
+/* Matrices that read the same activations are one product: their row blocks form one list. */
 typedef struct {
     const matrix *w;
     float *y;
-    size_t first;
+    size_t first; /* tokens before this one are not wanted */
     bool add;
 } linear;
 
 typedef struct {
-    const pass *pass;
     const linear *linears;
     size_t count;
-} linear_work;
+} linear_list;
 
-/* Items: row blocks of the list. */
-static void linear_blocks(void *argument, size_t thread, size_t first, size_t end) {
-    (void)thread;
-    const linear_work *work = argument;
+static void linears_tile(const pass *p, const void *argument, const tile *whole) {
+    const linear_list *list = argument;
     size_t offset = 0;
-    for (size_t i = 0; i < work->count; i++) {
-        const linear *l = &work->linears[i];
+    for (size_t i = 0; i < list->count; i++) {
+        const linear *l = &list->linears[i];
         const size_t here = nis_row_blocks(l->w->rows);
-        const size_t from = larger(first, offset), to = smaller(end, offset + here);
-        if (from < to && l->first < work->pass->tokens) {
-            linear_rows(work->pass, l->w, from - offset, to - offset, l->first, l->y, l->add);
+        const size_t from = larger(whole->block, offset), to = smaller(whole->block_end, offset + here);
+        const size_t token = larger(whole->token, l->first);
+        if (from < to && token < whole->token_end) {
+            linear_tile(p, l->w, &(tile){from - offset, to - offset, token, whole->token_end}, l->y, l->add);
         }
         offset += here;
     }
 }
 
-static void run_linears(const pass *p, const linear *linears, size_t count) {
-    linear_work work = {p, linears, count};
+/* Tokens from `first` on. */
+static void run_linears(const pass *p, const linear *linears, size_t count, size_t first) {
+    const linear_list list = {linears, count};
     size_t blocks = 0;
     for (size_t i = 0; i < count; i++) blocks += nis_row_blocks(linears[i].w->rows);
-    nis_pool_run(p->model->pool, linear_blocks, &work, blocks);
+    run_product(p, (product){.compute = linears_tile, .argument = &list, .blocks = blocks, .first = first});
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
@@ -322,14 +362,16 @@ static bool attend(const pass *p, size_t token, size_t h, float *scores) {
     return true;
 }
 
-/* Items: heads first, then tokens, so that a run stays with few heads, whose keys and values stay in the cache. */
+/* Items: groups of tokens as a product's; in each heads first, then tokens, so that a run stays with few heads, whose keys
+ * and values stay in the cache. */
 static void attend_items(void *argument, size_t thread, size_t item, size_t end) {
     pass *p = argument;
-    const size_t tokens = p->tokens - p->first;
+    const size_t heads = p->model->a.heads, group = group_of(p, p->tokens - p->first);
     float *scores = p->model->buffers.scores + thread * p->model->a.context;
     for (; item < end; item++) {
-        const size_t token = p->first + item % tokens;
-        if (!attend(p, token, item / tokens, scores)) mark_not_finite(p, token);
+        const size_t begin = p->first + item / (group * heads) * group, tokens = smaller(group, p->tokens - begin);
+        const size_t within = item % (group * heads), token = begin + within % tokens;
+        if (!attend(p, token, within / tokens, scores)) mark_not_finite(p, token);
     }
 }
 
@@ -344,16 +386,15 @@ static void activate(const nis_model *model, float *gate, const float *up, size_
     }
 }
 
-/* Items: row blocks of gate and of up together, so that the activation needs no barrier in between. */
-static void gate_and_up_blocks(void *argument, size_t thread, size_t first, size_t end) {
-    (void)thread;
-    const pass *p = argument;
+/* Gate and up together, so that the activation needs no barrier in between. */
+static void gate_and_up_tile(const pass *p, const void *argument, const tile *t) {
+    (void)argument;
     const buffers *b = &p->model->buffers;
     const size_t ffn = p->model->a.ffn;
-    linear_rows(p, &p->layer->gate, first, end, p->first, b->gate, false);
-    linear_rows(p, &p->layer->up, first, end, p->first, b->up, false);
-    const size_t row = first * NIS_BLOCK_ROWS, row_end = smaller(end * NIS_BLOCK_ROWS, ffn);
-    for (size_t token = p->first; token < p->tokens; token++) {
+    linear_tile(p, &p->layer->gate, t, b->gate, false);
+    linear_tile(p, &p->layer->up, t, b->up, false);
+    const size_t row = t->block * NIS_BLOCK_ROWS, row_end = smaller(t->block_end * NIS_BLOCK_ROWS, ffn);
+    for (size_t token = t->token; token < t->token_end; token++) {
         activate(p->model, b->gate + token * ffn + row, b->up + token * ffn + row, row_end - row);
     }
 }
@@ -369,18 +410,18 @@ static void run_layer(pass *p) {
     const size_t attended = (size_t)a->heads * a->head_dim;
 
     norm_and_quantise(p, b->x, l->attn_norm, a->hidden, 0);
-    run_linears(p, (linear[]){{&l->q, b->q, p->first, false}, {&l->k, b->k, 0, false}, {&l->v, b->v, 0, false}}, 3);
+    run_linears(p, (linear[]){{&l->q, b->q, p->first, false}, {&l->k, b->k, 0, false}, {&l->v, b->v, 0, false}}, 3, 0);
     nis_pool_run(model->pool, rotate_and_store_tokens, p, p->tokens);
     if (p->first == p->tokens) return;
 
     nis_pool_run(model->pool, attend_items, p, a->heads * (p->tokens - p->first));
     norm_and_quantise(p, b->attended, l->attn_sub_norm, attended, p->first);
-    run_linears(p, &(linear){&l->o, b->x, p->first, true}, 1);
+    run_linears(p, &(linear){&l->o, b->x, p->first, true}, 1, p->first);
 
     norm_and_quantise(p, b->x, l->ffn_norm, a->hidden, p->first);
-    nis_pool_run(model->pool, gate_and_up_blocks, p, nis_row_blocks(a->ffn));
+    run_product(p, (product){.compute = gate_and_up_tile, .blocks = nis_row_blocks(a->ffn), .first = p->first});
     norm_and_quantise(p, b->gate, l->ffn_sub_norm, a->ffn, p->first);
-    run_linears(p, &(linear){&l->down, b->x, p->first, true}, 1);
+    run_linears(p, &(linear){&l->down, b->x, p->first, true}, 1, p->first);
 }
 
 /* The row at fault, as an item of the batch. */

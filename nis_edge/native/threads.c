@@ -1,6 +1,7 @@
 /* The thread pool.
  *
- * Theory of operation. A job is a number of items; whoever is inside claims runs of them from `next` until none is left.
+ * Theory of operation. A job is a number of items, cut into one share per thread. Whoever is inside claims runs of its own
+ * share, so that what a thread wrote in one job it finds in its caches in the next, then of the others' until none is left.
  * The `gate` holds, in one word, the job's generation, whether it is open, and how many workers are inside. The caller
  * opens it, claims like everyone else, closes it when nothing is left to claim, and waits for those inside to finish
  * their last run. A worker that the operating system took away, or that wakes too late, finds the gate closed and has
@@ -9,7 +10,9 @@
  * Whoever waits spins for at most SPIN_NS, because within a pass the next job comes within microseconds, then sleeps on
  * a condition variable: an idle model costs nothing. No wake-up is lost: a worker announces itself in `sleepers` before
  * it looks at the gate for the last time, and the caller opens the gate before it looks at `sleepers`; both are
- * sequentially consistent, so at least one sees the other. The same holds for `caller_sleeps` and the count inside. */
+ * sequentially consistent, so at least one sees the other. The same holds for `caller_sleeps` and the count inside. What is
+ * written there is exchanged and not stored: on aarch64 a store-release and the load-acquire behind it are ordered, but
+ * qemu-user lets the load go first, and a wake-up was lost. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -29,14 +32,22 @@
 #define SPIN_NS 50000
 #define SPINS_PER_CLOCK_READING 64
 
-/* Runs per thread and job: the last ones end together, and a claim costs nothing against a run. */
-#define RUNS_PER_THREAD 8
+/* Runs per share: the last ones end together, and a claim costs nothing against a run. */
+#define RUNS_PER_SHARE 8
+
+/* Counters that several threads write must not lie in one line of the caches. */
+#define CACHE_LINE 64
 
 /* The gate: generation in the upper half, OPEN, and the count of workers inside. */
 #define GENERATION (UINT64_C(1) << 32)
 #define GENERATIONS (~UINT64_C(0) << 32)
 #define OPEN (UINT64_C(1) << 31)
 #define INSIDE (OPEN - 1)
+
+/* How far a thread's share of the job is claimed. */
+typedef struct {
+    _Alignas(CACHE_LINE) atomic_size_t next;
+} share;
 
 struct nis_pool {
     size_t threads;
@@ -48,7 +59,7 @@ struct nis_pool {
     nis_job *job;
     void *argument;
     size_t count, run;
-    atomic_size_t next;
+    share *shares; /* [threads] */
 
     atomic_uint_fast64_t gate;
     atomic_uint sleepers;
@@ -89,13 +100,17 @@ static bool spin_while(nis_pool *pool, uint64_t mask, uint64_t value, bool equal
     return false;
 }
 
-/* Computes runs until none is left. */
+static size_t share_begins(const nis_pool *pool, size_t thread) { return pool->count * thread / pool->threads; }
+
+/* Computes runs until none is left: of its own share, then of the next thread's, and so on. */
 static void claim_runs(nis_pool *pool, size_t thread) {
-    for (;;) {
-        const size_t first = atomic_fetch_add_explicit(&pool->next, pool->run, memory_order_relaxed);
-        if (first >= pool->count) return;
-        const size_t end = first + pool->run < pool->count ? first + pool->run : pool->count;
-        pool->job(pool->argument, thread, first, end);
+    for (size_t i = 0; i < pool->threads; i++) {
+        const size_t of = (thread + i) % pool->threads, share_end = share_begins(pool, of + 1);
+        for (;;) {
+            const size_t first = atomic_fetch_add_explicit(&pool->shares[of].next, pool->run, memory_order_relaxed);
+            if (first >= share_end) break;
+            pool->job(pool->argument, thread, first, first + pool->run < share_end ? first + pool->run : share_end);
+        }
     }
 }
 
@@ -149,7 +164,7 @@ static void *work(void *start_argument) {
 
 /* Begins the next generation with the gate open or, to let the workers look around, closed. */
 static void raise_generation(nis_pool *pool, uint64_t open) {
-    atomic_store(&pool->gate, (atomic_load(&pool->gate) & GENERATIONS) + GENERATION + open);
+    atomic_exchange(&pool->gate, (atomic_load(&pool->gate) & GENERATIONS) + GENERATION + open);
     if (atomic_load(&pool->sleepers) == 0) return;
     pthread_mutex_lock(&pool->lock);
     pthread_cond_broadcast(&pool->opened);
@@ -159,7 +174,7 @@ static void raise_generation(nis_pool *pool, uint64_t open) {
 static void wait_until_empty(nis_pool *pool) {
     if (spin_while(pool, INSIDE, 0, false)) return;
     pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->caller_sleeps, true);
+    atomic_exchange(&pool->caller_sleeps, true);
     while ((atomic_load(&pool->gate) & INSIDE) != 0) pthread_cond_wait(&pool->emptied, &pool->lock);
     atomic_store(&pool->caller_sleeps, false);
     pthread_mutex_unlock(&pool->lock);
@@ -173,8 +188,10 @@ void nis_pool_run(nis_pool *pool, nis_job *job, void *argument, size_t count) {
     pool->job = job;
     pool->argument = argument;
     pool->count = count;
-    pool->run = count / (RUNS_PER_THREAD * pool->threads) + 1;
-    atomic_store(&pool->next, 0);
+    pool->run = count / (RUNS_PER_SHARE * pool->threads) + 1;
+    for (size_t i = 0; i < pool->threads; i++) {
+        atomic_store_explicit(&pool->shares[i].next, share_begins(pool, i), memory_order_relaxed);
+    }
     raise_generation(pool, OPEN);
     claim_runs(pool, 0);
     atomic_fetch_and(&pool->gate, ~OPEN);
@@ -193,7 +210,8 @@ nis_status nis_pool_create(size_t threads, nis_pool **created) {
     pthread_cond_init(&pool->opened, NULL);
     pthread_cond_init(&pool->emptied, NULL);
     pool->workers = calloc(threads, sizeof *pool->workers);
-    if (!pool->workers) {
+    pool->shares = aligned_alloc(CACHE_LINE, threads * sizeof *pool->shares);
+    if (!pool->workers || !pool->shares) {
         nis_pool_free(pool);
         return NIS_NO_MEMORY;
     }
@@ -235,6 +253,7 @@ void nis_pool_free(nis_pool *pool) {
         pthread_cond_destroy(&pool->opened);
         pthread_mutex_destroy(&pool->lock);
     }
+    free(pool->shares);
     free(pool->workers);
     free(pool);
 }
