@@ -24,7 +24,7 @@ CUT_OFF: Final = (
 )
 
 _CACHE_KIB: Final = 128
-"""Pages that SQLite keeps, 2000 KiB by itself; the whole ledger is smaller than that."""
+"""Pages that SQLite keeps, 2000 KiB by itself: commands are few and looked up one by one."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS command (
