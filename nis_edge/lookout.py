@@ -23,7 +23,7 @@ from nis_edge.update.facts import OLD_MODEL_STAYS, check_path
 from nis_edge.update.journal import Floors
 from nis_edge.update.machine import bounded_roles
 from nis_edge.update.offer import Target
-from nis_edge.update.rollout import Rollout, override_path, read_rollout, rollout_path
+from nis_edge.update.rollout import Rollout, override_name, override_path, read_rollout, rollout_path
 from nis_edge.update.time_floor import TrustedTime, raised_floor
 
 if TYPE_CHECKING:
@@ -227,8 +227,8 @@ def _read_root(path: Path) -> bytes:
 def _bundle_of_folder(folder: Path, cohort: str, device: str) -> bytes:
     from nis_edge.adapters.download import open_on_stick
 
-    own = folder / "bundles" / Path(override_path(device)).name  # what is for one device goes before its cohort's
-    path = own if device and own.exists() else folder / "bundles" / Path(rollout_path(cohort)).name
+    own = folder / "bundles" / f"{override_name(device)}.json"  # what is for one device goes before its cohort's
+    path = own if device and own.exists() else folder / "bundles" / f"{cohort}.json"
     try:
         with open_on_stick(path) as file:
             return file.read(UPDATE_BUNDLE_BYTES_MAX + 1)  # one too many is refused as too long, however long it is

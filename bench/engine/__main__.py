@@ -7,7 +7,7 @@ Each contestant sits in its own process with its model loaded; rounds go through
 of the machine falls on all alike. A figure is the median over rounds with its range; only the ratios mean anything
 on another day. The peers' environment needs `pip install llama-cpp-python gguf`, and `pip install torch transformers`
 for transformers to take part; it may be this one. ONNX Runtime takes part on nis-base where `pip install -e '.[onnx]'`
-was done. The random models are written once, which takes some minutes and 4.7 GB; a run takes about ten.
+was done. The random models are written once, which takes some minutes and 4.7 GB; a run takes about six.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 By itself glibc keeps every large block that was freed once for the next time (its threshold for a mapping of its own
 grows to the largest block seen, mallopt(3)), and makes a heap for each thread. Reading a model's tables and tokenizer
-would leave megabytes that nothing uses again. Fixed thresholds and one heap for all threads cost nothing that can be
-measured here: the hot paths allocate nothing, and Python's own small objects do not come from malloc.
+would leave megabytes that nothing uses again. A record and an idle second cost no more with fixed thresholds and one
+heap for all threads (bench/daemon): the engine allocates nothing while it computes, and Python's own small objects do
+not come from malloc.
 """
 
 from __future__ import annotations

@@ -23,9 +23,6 @@ CUT_OFF: Final = (
     "the daemon ended while it carried this out; look at its status, then send the command again under another id"
 )
 
-_CACHE_KIB: Final = 128
-"""Pages that SQLite keeps, 2000 KiB by itself: commands are few and looked up one by one."""
-
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS command (
     name TEXT NOT NULL, key TEXT NOT NULL, taken REAL NOT NULL, state TEXT NOT NULL, result BLOB, reason TEXT,
@@ -112,7 +109,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(_SCHEMA)
         db.execute("UPDATE command SET state = 'failed', reason = ? WHERE state = 'accepted'", (CUT_OFF,))
     except BaseException:

@@ -58,9 +58,6 @@ ROW_OVERHEAD_BYTES: Final = 256
 COMMIT_BYTES_MAX: Final = 192 * KIB
 """Of rows added by one transaction; with the log's own bound it bounds what the file may have to grow by."""
 
-_CACHE_KIB: Final = 512
-"""Pages of the file that SQLite keeps, 2000 KiB by itself: records go in at one end and out at the other, once each."""
-
 _LOG_PAGES: Final = 64
 """A checkpoint each 256 KiB keeps the log small on a small card."""
 
@@ -438,7 +435,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {4 * _LOG_PAGES * KIB}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

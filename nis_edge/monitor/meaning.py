@@ -18,7 +18,7 @@ HEAD_CHARS: Final = 900
 TAIL_CHARS: Final = 200
 """Characters looked at, from both ends of a text."""
 
-CACHED_TEXTS: Final = 256
+CACHED_TEXTS: Final = 512
 WORD_CHARS_MAX: Final = 32
 """Longer words have no meaning here, whatever a table says of them."""
 

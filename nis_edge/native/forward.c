@@ -162,9 +162,11 @@ static void linear_tile(const pass *p, const matrix *w, const tile *t, float *y,
 
 /* How the threads share a product: by tokens first, so that each goes on with the activations that it has in its caches,
  * and within a group of tokens by row blocks. A single token has one group. */
+typedef void compute_tile(const pass *p, const void *argument, const tile *t);
+
 typedef struct {
     const pass *pass;
-    void (*compute)(const pass *p, const void *argument, const tile *t);
+    compute_tile *compute;
     const void *argument;
     size_t blocks, first, group_tokens;
 } product;
@@ -188,11 +190,11 @@ static size_t group_of(const pass *p, size_t tokens) {
     return (each + GROUP_MULTIPLE - 1) / GROUP_MULTIPLE * GROUP_MULTIPLE;
 }
 
-static void run_product(const pass *p, product w) {
-    const size_t tokens = p->tokens - w.first;
-    w.pass = p;
-    w.group_tokens = group_of(p, tokens);
-    nis_pool_run(p->model->pool, product_items, &w, w.blocks * ((tokens + w.group_tokens - 1) / w.group_tokens));
+/* All row blocks, for tokens from `first` on. */
+static void run_product(const pass *p, compute_tile *compute, const void *argument, size_t blocks, size_t first) {
+    const size_t tokens = p->tokens - first, group = group_of(p, tokens);
+    product w = {p, compute, argument, blocks, first, group};
+    nis_pool_run(p->model->pool, product_items, &w, blocks * ((tokens + group - 1) / group));
 }
 
 /* Matrices that read the same activations are one product: their row blocks form one list. */
@@ -228,7 +230,7 @@ static void run_linears(const pass *p, const linear *linears, size_t count, size
     const linear_list list = {linears, count};
     size_t blocks = 0;
     for (size_t i = 0; i < count; i++) blocks += nis_row_blocks(linears[i].w->rows);
-    run_product(p, (product){.compute = linears_tile, .argument = &list, .blocks = blocks, .first = first});
+    run_product(p, linears_tile, &list, blocks, first);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
@@ -419,7 +421,7 @@ static void run_layer(pass *p) {
     run_linears(p, &(linear){&l->o, b->x, p->first, true}, 1, p->first);
 
     norm_and_quantise(p, b->x, l->ffn_norm, a->hidden, p->first);
-    run_product(p, (product){.compute = gate_and_up_tile, .blocks = nis_row_blocks(a->ffn), .first = p->first});
+    run_product(p, gate_and_up_tile, NULL, nis_row_blocks(a->ffn), p->first);
     norm_and_quantise(p, b->gate, l->ffn_sub_norm, a->ffn, p->first);
     run_linears(p, &(linear){&l->down, b->x, p->first, true}, 1, p->first);
 }

@@ -398,7 +398,7 @@ static nis_status best_screened(evaluation *e, size_t count, float gap, nis_cand
 /* ---- the door ---------------------------------------------------------------------------------------------------- */
 
 static bool is_worth(size_t vocab, size_t hidden, nis_dtype dtype, uint64_t from_bytes) {
-    return from_bytes <= vocab * hidden * (dtype == NIS_F32 ? 4 : 2) && hidden >= NIS_SCREEN_COLUMNS_MIN &&
+    return from_bytes <= vocab * hidden * nis_element_bytes(dtype) && hidden >= NIS_SCREEN_COLUMNS_MIN &&
            hidden <= NIS_SCREEN_COLUMNS_MAX && vocab >= VOCABULARY_SHARE;
 }
 

@@ -1,5 +1,5 @@
-/* One definition of a screen's bytes: screen_row (float_kernels.h) chooses scale, codes and bounds, pack_planes lays the
- * codes out as screen.h says. Nothing depends on the instruction set, so that a package has one hash everywhere. */
+/* One definition of a screen's bytes: screen_row (float_kernels.h) chooses scale, codes and bounds, pack_nibbles and
+ * pack_bits lay the codes out as screen.h says. Nothing depends on the instruction set, so that a package has one hash everywhere. */
 #include "screen_making.h"
 
 #include <math.h>

@@ -147,18 +147,23 @@ def w(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_an_update_reports_its_way_and_end_signed_and_leaves_a_whole_trail(
-    w: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sent: list[bytes] = []
-    w.device.reports = sent
-    w.device.boot()
+def take_one_and_fail_the_next(w: World) -> None:
+    """Version 1.0.0 is committed; 2.0.0 fails its self-test and is rolled back."""
     w.publisher.release("1.0.0", 1)
     assert w.device.check(), w.device.error
     w.publisher.release("2.0.0", 2, seed=1, wrong_golden=True)
     w.device.self_test = failing
     w.device.boot()
     w.device.check()
+
+
+def test_an_update_reports_its_way_and_end_signed_and_leaves_a_whole_trail(
+    w: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[bytes] = []
+    w.device.reports = sent
+    w.device.boot()
+    take_one_and_fail_the_next(w)
     reports = [open_report(data)[0] for data in sent]
     ends = [(r.outcome, r.installed_version, r.serial) for r in reports if r.state in ("COMMITTED", "ROLLED_BACK")]
     assert ("committed", "1.0.0", 1) in ends
@@ -183,12 +188,7 @@ def test_an_update_reports_its_way_and_end_signed_and_leaves_a_whole_trail(
 def test_an_outcome_stays_with_the_attempt_it_belongs_to(w: World) -> None:
     sent: list[bytes] = []
     w.device.reports = sent
-    w.publisher.release("1.0.0", 1)
-    assert w.device.check(), w.device.error
-    w.publisher.release("2.0.0", 2, seed=1, wrong_golden=True)
-    w.device.self_test = failing
-    w.device.boot()
-    w.device.check()
+    take_one_and_fail_the_next(w)
 
     def newest() -> tuple[str, int | None]:
         report = open_report(sent[-1])[0]
