@@ -72,6 +72,11 @@ class _Waiting:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def fills_a_commit(self) -> bool:
+        """Whether waiting longer would bring no more into the next transaction."""
+        return self.size + len(self._records) * ROW_OVERHEAD_BYTES >= COMMIT_BYTES_MAX
+
     def put(self, record: Record) -> None:
         self._records[self._next] = record
         self._tickets[record.kind].append(self._next)
@@ -110,7 +115,8 @@ class Outbox:
         open_spool: opens the file; blocking, called in ``thread``.
         thread: an executor of exactly one thread.
         memory_bytes_max: records that wait for the disk; more is dropped by class.
-        commit_s: how long a record may wait for others to share its write; an ``event`` does not wait.
+        commit_s: how long a record may wait for others to share its write; an ``event`` does not wait, nor do as many
+            as fill one.
         clock: the time.
         log: a structlog logger.
         has_news: called when records have become ready to be sent.
@@ -158,7 +164,7 @@ class Outbox:
         self._waiting.put(record)
         self._keep_bound()
         self._wake.set()
-        if record.kind == "event":
+        if record.kind == "event" or self._waiting.fills_a_commit:
             self._urgent.set()
 
     def delivered(self, seq: int) -> None:
@@ -263,6 +269,8 @@ class Outbox:
         add, delivered, refused = self._waiting.take(COMMIT_BYTES_MAX), set(self._delivered), dict(self._refused)
         if len(self._waiting):
             self._wake.set()
+        if self._waiting.fills_a_commit:
+            self._urgent.set()
         lost = dict(self._lost)
         try:
             kept = await self._call(spool.commit, add, delivered, list(refused.items()), lost)

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from nis_edge import outbox as module
-from nis_edge.adapters.spool import Class, Record, Spool, SpoolDamagedError
+from nis_edge.adapters.spool import (
+    COMMIT_BYTES_MAX,
+    ROW_OVERHEAD_BYTES,
+    Class,
+    Record,
+    Spool,
+    SpoolDamagedError,
+)
 from nis_edge.errors import DeviceError
 from nis_edge.limits import MIB, SPOOL_RECORD_BYTES_MAX
 from nis_edge.outbox import Outbox
@@ -123,6 +130,18 @@ def test_an_event_does_not_wait_for_company(tmp_path: Path) -> None:
         await until(lambda: outbox.counts().last_seq == 1)
 
     run(Disk(tmp_path), scenario, commit_s=3600.0)
+
+
+def test_as_many_records_as_fill_a_write_do_not_wait_either(tmp_path: Path) -> None:
+    full = COMMIT_BYTES_MAX // (ROW_OVERHEAD_BYTES + 100) + 1
+
+    async def scenario(outbox: Outbox, _log: KeptLog, _clock: SteppedClock) -> None:
+        for _ in range(3 * full + 5):
+            outbox.put(record(payload=b"x" * 100))
+        await until(lambda: outbox.counts().kept["assessment"] >= 3 * full)
+        assert outbox.counts().in_memory == 5, "what fills no write waits for company"
+
+    run(Disk(tmp_path, bytes_max=64 * MIB), scenario, commit_s=60.0)
 
 
 def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
