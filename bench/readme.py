@@ -160,7 +160,7 @@ def false_alarms_part() -> list[str]:
 def daemon_part(report: dict[str, Any], file: Path) -> str:
     """One run of `python -m bench.daemon`."""
     about = report["about"]
-    idle, demo, records = (report["results"][name] for name in ("idle", "demo", "records"))
+    idle, demo, updates, records = (report["results"][name] for name in ("idle", "demo", "updates", "records"))
     gates = report["results"]["gates"]
     missed = [f"{name} {gate['value']:g}, limit {gate['limit']:g}" for name, gate in gates.items() if not gate["pass"]]
     return (
@@ -168,6 +168,7 @@ def daemon_part(report: dict[str, Any], file: Path) -> str:
         f"(source: {link(file)}): idle over {idle['minutes']:g} min {idle['rss_mb_without_package']:.0f} MB resident "
         f"without the model's pages and {idle['cpu_percent_of_core']:.2f} % of a core; with the demo team over "
         f"{demo['minutes']:g} min {demo['rss_mb_without_package']:.0f} MB and {demo['cpu_percent_of_core']:.1f} %; "
+        f"{updates['rss_mb_without_package']:.0f} MB idle with signed updates set up; "
         f"{records['delivered_per_second']:.0f} records a second, each on disk before it is sent, for "
         f"{records['cpu_percent_of_core']:.1f} % of a core. "
         + (f"Missed: {'; '.join(missed)}." if missed else f"All {len(gates)} limits are kept.")

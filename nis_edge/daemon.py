@@ -323,7 +323,13 @@ class Daemon:
             ),
             understudy=self._understudy,
             on_unload=self.engine.withdraw,
-            reporter=Reporter(self._folder / "update", self._log_event, self._clock, self._report_update),
+            # Who was given nobody's root has no publisher to report to.
+            reporter=Reporter(
+                self._folder / "update",
+                self._log_event,
+                self._clock,
+                self._report_update if self.config.update.root is not None else None,
+            ),
         )
         self._show_update(self.updates.status)  # so that who asks finds it before anything changes
 

@@ -1,13 +1,14 @@
-"""What the daemon costs while nothing happens, and what a record costs: memory, idle CPU, CPU at 2000 records a second.
+"""What the daemon costs while nothing happens, and what a record costs: memory, idle CPU, CPU of a stream of records.
 
     python -m bench.daemon [--minutes 10] [--seconds 30] [--json FILE]
 
 Idle: the daemon as systemd runs it, with the shipped model, its local API and a connected mosquitto on loopback; CPU
-time of all its threads over the minutes, after a settling time. Demo: the same with the replayed team. Memory is Rss of
+time of all its threads over the minutes, after a settling time. Demo: the same with the replayed team. Updates: idle
+again, after a look at a signed repository on loopback, for what checking and signing keeps in memory. Memory is Rss of
 /proc/PID/smaps less the pages of the mapped model package, which are the page cache's. Records: the real outbox, spool
-(fsync on this disk) and link in a process of its own that makes records of about 150 bytes; its whole CPU time counts,
-mosquitto's does not. Beside the mean stands the range over windows of one second; the load average in the file says
-what else was going on.
+(fsync on this disk) and link in a process of its own that makes 2100 records of about 150 bytes a second; its whole CPU
+time counts, mosquitto's does not. Beside the mean stands the range over windows of one second; the load average in the
+file says what else was going on.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ import msgspec
 from nis_edge import bench_machine
 from tests.support.broker import Mosquitto
 from tests.support.daemon import DaemonProcess
+from tests.support.web_folder import web_folder
 
 RATE = 2000
+OFFERED = 2100
+"""Somewhat more than must be delivered: what is counted comes in steps of one commit."""
+
 SETTLE_S = 10.0
 LIMITS = {"rss_mb": 80.0, "idle_percent_of_core": 0.5, "records_percent_of_core": 15.0}
 
@@ -54,6 +59,7 @@ def main() -> None:
             results = {
                 "idle": idle(folder / "idle", broker.port, args.minutes),
                 "demo": demo(folder / "demo", broker.port, args.minutes),
+                "updates": updates(folder / "updates", broker.port),
                 "records": records(folder, broker.port, args.seconds),
             }
         finally:
@@ -117,11 +123,34 @@ def demo(folder: Path, port: int, minutes: float) -> dict[str, Any]:
     }
 
 
+def updates(folder: Path, port: int) -> dict[str, Any]:
+    """The idle daemon once it has checked signed metadata and signed a report: its memory."""
+    repository = folder / "fleet"
+    subprocess.run(
+        [sys.executable, "-m", "nis_ota.cli", "init-repo", str(repository), "--plain-keys"],
+        check=True,
+        capture_output=True,
+    )
+    with web_folder(repository) as web:
+        config = (
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
+            f'[update]\nrepository = "{web.url}"\nroot = "{repository}/metadata/1.root.json"\n'
+        )
+        with DaemonProcess(folder, config).start() as daemon:
+            daemon.wait(lambda: daemon.status()["broker"]["connected"], "the broker is connected")
+            daemon.wait(lambda: any(path.endswith("timestamp.json") for path, _ in web.requests), "it has looked")
+            time.sleep(SETTLE_S)
+            assert daemon.process is not None
+            memory = memory_mb(daemon.process.pid)
+            assert daemon.end() == 0
+    return {"rss_mb_without_package": memory["rss_without_package"], "rss_mb": memory["rss"]}
+
+
 def records(folder: Path, port: int, seconds: float) -> dict[str, Any]:
     """The way of a record from the outbox to the broker's acknowledgement."""
     state = folder / "records"
     state.mkdir()
-    words = [sys.executable, "-m", "tests.support.outbox_process", str(state), str(port), str(RATE), "0", "250"]
+    words = [sys.executable, "-m", "tests.support.outbox_process", str(state), str(port), str(OFFERED), "0", "250"]
     with (state / "log").open("ab") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log)
     assert process.stdout is not None
@@ -220,7 +249,7 @@ def gates(results: dict[str, Any]) -> dict[str, Any]:
     verdicts = {name: {"value": value, "limit": LIMITS[name], "pass": value < LIMITS[name]}
                 for name, value in figures.items()}  # fmt: skip
     sustained = results["records"]["delivered_per_second"]
-    verdicts["records_per_second"] = {"value": sustained, "limit": RATE, "pass": sustained >= 0.98 * RATE}
+    verdicts["records_per_second"] = {"value": sustained, "limit": RATE, "pass": sustained >= RATE}
     return verdicts
 
 
