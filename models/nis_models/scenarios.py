@@ -17,10 +17,17 @@ from nis_edge.wire.traces import Run, RunLine, canonical_events
 from nis_models.domains import Split
 from nis_models.faults import FAULTS, HARD_NEGATIVES, LAST, draw
 from nis_models.simulate import OPERATOR, Team
+from nis_models.watch import keep_watch
 
 FAULTY_SHARE = 0.55
 HARD_SHARE = 0.22
 """The rest is plain work."""
+
+WATCH_SHARE = 0.2
+"""Share of windows out of a long watch, not out of a task with an end; none in the test split, which stays as it was."""
+
+PLAIN_WATCH_SHARE = 0.6
+"""Of those, the share in which nothing is wrong: so that a watch alone says nothing."""
 
 SECOND_FAULT_SHARE = 0.12
 RECORDED_SHARE = 0.4
@@ -71,7 +78,11 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
     """
     rng = random.Random(f"{split}:{seed}")  # noqa: S311 - chance of a simulation, not of a secret
     team = Team.draw(rng, split)
-    if label is None and hard is None:
+    # Chance of its own, so that all other windows stay what they were.
+    watch = random.Random(f"watch:{split}:{seed}")  # noqa: S311
+    is_drawn = label is None and hard is None
+    is_watch = is_drawn and split != "test" and watch.random() < WATCH_SHARE
+    if is_drawn and not (is_watch and watch.random() < PLAIN_WATCH_SHARE):
         kind = rng.random()
         if kind < FAULTY_SHARE:
             label = rng.choice(LABELS)
@@ -81,7 +92,10 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
     locus: list[int] = []
     template, proof = "plain", "plain work of a team that does nothing wrong"
     team.start(plan=rng.random() < 0.5)
-    _work(team, rng.choice((0, 0, 1, 1, 2, 3)))
+    if is_watch:
+        keep_watch(team, rng.randint(2, 7))
+    else:
+        _work(team, rng.choice((0, 0, 1, 1, 2, 3)))
     if label is not None:
         if rng.random() < SECOND_FAULT_SHARE and label not in LAST:
             second = rng.choice([other for other in LABELS if other not in LAST and other != label])
@@ -95,6 +109,8 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
         mechanism = draw(rng, HARD_NEGATIVES, hard)
         mechanism(team)
         template, proof = mechanism.__name__, _first_line(mechanism.__doc__)
+    elif is_watch:
+        template, proof = "watch", "a long watch in which nothing is wrong"
     else:
         _work(team, rng.choice((1, 1, 2)))
         if rng.random() < 0.25:
