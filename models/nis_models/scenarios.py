@@ -24,7 +24,7 @@ HARD_SHARE = 0.22
 """The rest is plain work."""
 
 WATCH_SHARE = 0.2
-"""Share of windows out of a long watch, not out of a task with an end; none in the test split, which stays as it was."""
+"""Share of windows out of a long watch, not of a task with an end; none in the test split, which stays as it was."""
 
 PLAIN_WATCH_SHARE = 0.6
 """Of those, the share in which nothing is wrong: so that a watch alone says nothing."""

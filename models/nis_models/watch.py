@@ -100,7 +100,8 @@ def _read_again(team: Team) -> None:
 
 
 def _poll(team: Team) -> None:
-    agent, tool, job = team.rng.choice(team.agents), team.act.tool, {"job": team.rng.randint(1, 900)}
+    agent, tool = team.rng.choice(team.agents), team.act.tool
+    job: dict[str, object] = {"job": team.rng.randint(1, 900)}
     waiting = _words(team, _WAITING)
     for _ in range(team.rng.randint(1, 7)):
         team.call(agent, tool, job)
