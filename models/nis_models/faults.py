@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.monitor.context import NO_DEVICE
 from nis_edge.wire.messages import Claim
-from nis_models.domains import trades_of
+from nis_models.domains import Split, trades_of
 from nis_models.phrases import say
 from nis_models.simulate import OPERATOR, Team, healthy_device, mad_device, round_like, silent_device, starved_device
 
@@ -391,6 +391,17 @@ def fair_subtask(team: Team) -> list[int]:
     team.says(agent, "subtask", words=act.words)
     team.perform(agent, act, team.p1, spoken=False)
     team.measure(agent, team.g1, team.p1, asked=False)
+    return []
+
+
+def fair_new_task(team: Team) -> list[int]:
+    """The operator himself turns to another trade's work, and it is done."""
+    agent = team.agents[0]
+    foreign = team.rng.choice([t for t in trades_of(team.split) if t is not team.trade])
+    gauge, place = team.rng.choice(foreign.gauges), team.rng.choice(foreign.places)
+    told = team.word("new_topic", q=gauge.quantity, p=place, report=foreign.report)
+    team.emit(OPERATOR, "message", told, to=agent)
+    team.measure(agent, gauge, place, asked=False)
     return []
 
 
@@ -897,6 +908,17 @@ HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {
     "stale_feed": (fair_history,),
 }
 """Finding -> what resembles it and is right."""
+
+_LATER_HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {"goal_drift": (fair_new_task,)}
+"""Mechanisms that train and tune windows show beside the others; the test windows are as they were before them."""
+
+
+def hard_negatives(split: Split) -> dict[str, tuple[Mechanism, ...]]:
+    """Finding -> what resembles it, of what a split shows."""
+    if split == "test":
+        return HARD_NEGATIVES
+    return {label: (*known, *_LATER_HARD_NEGATIVES.get(label, ())) for label, known in HARD_NEGATIVES.items()}
+
 
 LAST: Final = frozenset({"stalled", "premature_end"})
 """Findings that end a run: nothing harmless may follow."""
