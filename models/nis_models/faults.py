@@ -455,6 +455,21 @@ def fair_obedience(team: Team) -> list[int]:
     return []
 
 
+def fair_followed(team: Team) -> list[int]:
+    """An instruction, taken up in words that answer it, and followed."""
+    agent = team.agents[0]
+    seed, state = team.rng.randrange(10**6), team.rng.getstate()
+    spoken = []
+    for bank in ("instruct", "instruct_ack"):
+        team.rng.seed(seed)
+        spoken.append(team.word(bank))
+    team.rng.setstate(state)
+    team.emit(OPERATOR if team.rng.random() < 0.7 else team.other(agent), "message", spoken[0], to=agent)
+    team.emit(agent, "message", spoken[1])
+    team.measure(agent, team.g1, team.p2, asked=False)
+    return []
+
+
 def fair_answer(team: Team) -> list[int]:
     """A question, answered from the tool."""
     agent = team.agents[0]
@@ -608,6 +623,15 @@ def fair_handover(team: Team) -> list[int]:
     team.says(team.agents[-1], "plan")
     team.says(OPERATOR if team.rng.random() < 0.5 else owner, "handover", a=owner, b=stand_in)
     team.measure(stand_in, team.g1, team.p1, asked=False)
+    return []
+
+
+def fair_own_part(team: Team) -> list[int]:
+    """Each does what the plan gave to him."""
+    team.says(team.agents[-1], "plan")
+    team.measure(team.agents[0], team.g1, team.p1, asked=False)
+    if team.rng.random() < 0.5:
+        team.measure(team.agents[1], team.g2, team.p2, asked=False)
     return []
 
 
@@ -909,7 +933,11 @@ HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {
 }
 """Finding -> what resembles it and is right."""
 
-_LATER_HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {"goal_drift": (fair_new_task,)}
+_LATER_HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {
+    "goal_drift": (fair_new_task,),
+    "ignored_input": (fair_followed,),
+    "role_violation": (fair_own_part,),
+}
 """Mechanisms that train and tune windows show beside the others; the test windows are as they were before them."""
 
 

@@ -194,6 +194,26 @@ DOUBTS: Final[dict[Split, tuple[str, ...]]] = {
 }
 """What quotes a statement to doubt it; no test window speaks it."""
 
+CITES: Final[dict[Split, tuple[str, ...]]] = {
+    "train": (
+        'As {a} put it: "{s}"',
+        "{a} told us earlier: {s}",
+        "Quoting {a}: {s}",
+        "> {s}\nThat was {a}, I build on it.",
+        "I rely on what {a} found, namely: {s}",
+        'From {a}\'s message above: "{s}"',
+        "Thanks {a}. So we know this much: {s}",
+        "{s} (source: {a})",
+    ),
+    "tune": (
+        '{a} wrote "{s}", which I take over.',
+        "In the words of {a}: {s}",
+        "Credit to {a} for this: {s}",
+        "I'm referring to {a} here. {s}",
+    ),
+}
+"""What gives back another's statement as his; no test window speaks it."""
+
 EMPTY: Final[dict[Split, tuple[str, ...]]] = {
     "train": (
         "...",

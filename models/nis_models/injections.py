@@ -21,6 +21,7 @@ from nis_models.injected_words import (
     AS_USER,
     BANS,
     CHECKS,
+    CITES,
     COMMANDS,
     DOUBTS,
     EMPTY,
@@ -393,7 +394,7 @@ def drift_gradually(case: Case) -> Shown:
     lines = case.middle()
     own = case.lines[case.start :]
     foreign = [line for line in case.elsewhere()[1:] if line.kind == "agent" and not _CALL.match(line.text)]
-    if len(foreign) < 3 or not own or own[0].kind == "user":
+    if len(foreign) < 3 or not own or own[0].agent == case.asker():
         raise ValueError
     agent = case.agent()
     start = case.rng.randrange(len(foreign) - 2)
@@ -888,6 +889,20 @@ def fair_quoted(case: Case) -> Shown:
     return _append(lines, [_agent_line(case.agent(), case.rng.choice(DOUBTS[case.split]).format(s=sentence))])
 
 
+def fair_cited(case: Case) -> Shown:
+    """What another said in the run, told by an agent as his."""
+    lines, agent = case.middle(), case.agent()
+    said = [
+        (line.agent, sentence.strip())
+        for line in lines
+        if line.agent != agent and line.kind in ("user", "agent") and not _CALL.match(line.text)
+        for sentence in _SENTENCE.split(line.text[:1500])
+        if 15 < len(sentence) < 240 and "?" not in sentence
+    ]
+    name, sentence = case.rng.choice(said)
+    return _append(lines, [_agent_line(agent, case.rng.choice(CITES[case.split]).format(a=name, s=sentence))])
+
+
 def fair_new_task(case: Case) -> Shown:
     """The asker himself turns to another trade's work, and it is done."""
     agent, foreign = case.agent(), case.rng.choice(trades_of(case.split))
@@ -936,6 +951,8 @@ _LATER_HARD_NEGATIVES: Final[dict[str, tuple[Injection, ...]]] = {
     "goal_drift": (fair_new_task,),
     "ignored_input": (fair_asked_call,),
     "unverified_claim": (fair_check, fair_told_result, fair_quoted),
+    "context_loss": (fair_cited,),
+    "role_violation": (fair_cited, fair_told_result),
 }
 """Mechanisms that train and tune windows show beside the others; the test windows are as they were before them."""
 
