@@ -41,7 +41,7 @@ def build() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     rng = random.Random(SEED)  # noqa: S311 - chance of a simulation, not of a secret
     trade = next(trade for trade in TRADES if trade.name == "field_station")
     planner, collector, analyst, reporter = trade.roles
-    team = Team(rng=rng, split="train", trade=trade, agents=list(trade.roles), pace_s=1.2, clock=0.0)
+    team = Team(rng=rng, split="train", trade=trade, agents=list(trade.roles), pace_s=1.2, clock=0.0, first_only=True)
     team.g1, team.g2, team.g3 = trade.gauges[0], trade.gauges[1], trade.gauges[3]
     team.p1, team.p2, team.p3 = "north plot", "ridge mast", "creek probe"
     team.goal = "Measure soil moisture at north plot and air temperature at ridge mast, then send the station summary."

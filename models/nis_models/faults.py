@@ -14,7 +14,7 @@ from typing import Final
 
 from nis_edge.monitor.context import NO_DEVICE
 from nis_edge.wire.messages import Claim
-from nis_models.domains import trades_of
+from nis_models.domains import Split, trades_of
 from nis_models.phrases import say
 from nis_models.simulate import OPERATOR, Team, healthy_device, mad_device, round_like, silent_device, starved_device
 
@@ -394,6 +394,17 @@ def fair_subtask(team: Team) -> list[int]:
     return []
 
 
+def fair_new_task(team: Team) -> list[int]:
+    """The operator himself turns to another trade's work, and it is done."""
+    agent = team.agents[0]
+    foreign = team.rng.choice([t for t in trades_of(team.split) if t is not team.trade])
+    gauge, place = team.rng.choice(foreign.gauges), team.rng.choice(foreign.places)
+    told = team.word("new_topic", q=gauge.quantity, p=place, report=foreign.report)
+    team.emit(OPERATOR, "message", told, to=agent)
+    team.measure(agent, gauge, place, asked=False)
+    return []
+
+
 # --- ignored_input ----------------------------------------------------------------------------------------------------
 
 
@@ -440,6 +451,21 @@ def fair_obedience(team: Team) -> list[int]:
     agent = team.agents[0]
     team.emit(OPERATOR if team.rng.random() < 0.7 else team.other(agent), "message", team.word("instruct"), to=agent)
     team.says(agent, "instruct_ack")
+    team.measure(agent, team.g1, team.p2, asked=False)
+    return []
+
+
+def fair_followed(team: Team) -> list[int]:
+    """An instruction, taken up in words that answer it, and followed."""
+    agent = team.agents[0]
+    seed, state = team.rng.randrange(10**6), team.rng.getstate()
+    spoken = []
+    for bank in ("instruct", "instruct_ack"):
+        team.rng.seed(seed)
+        spoken.append(team.word(bank))
+    team.rng.setstate(state)
+    team.emit(OPERATOR if team.rng.random() < 0.7 else team.other(agent), "message", spoken[0], to=agent)
+    team.emit(agent, "message", spoken[1])
     team.measure(agent, team.g1, team.p2, asked=False)
     return []
 
@@ -597,6 +623,15 @@ def fair_handover(team: Team) -> list[int]:
     team.says(team.agents[-1], "plan")
     team.says(OPERATOR if team.rng.random() < 0.5 else owner, "handover", a=owner, b=stand_in)
     team.measure(stand_in, team.g1, team.p1, asked=False)
+    return []
+
+
+def fair_own_part(team: Team) -> list[int]:
+    """Each does what the plan gave to him."""
+    team.says(team.agents[-1], "plan")
+    team.measure(team.agents[0], team.g1, team.p1, asked=False)
+    if team.rng.random() < 0.5:
+        team.measure(team.agents[1], team.g2, team.p2, asked=False)
     return []
 
 
@@ -897,6 +932,21 @@ HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {
     "stale_feed": (fair_history,),
 }
 """Finding -> what resembles it and is right."""
+
+_LATER_HARD_NEGATIVES: Final[dict[str, tuple[Mechanism, ...]]] = {
+    "goal_drift": (fair_new_task,),
+    "ignored_input": (fair_followed,),
+    "role_violation": (fair_own_part,),
+}
+"""Mechanisms that train and tune windows show beside the others; the test windows are as they were before them."""
+
+
+def hard_negatives(split: Split) -> dict[str, tuple[Mechanism, ...]]:
+    """Finding -> what resembles it, of what a split shows."""
+    if split == "test":
+        return HARD_NEGATIVES
+    return {label: (*known, *_LATER_HARD_NEGATIVES.get(label, ())) for label, known in HARD_NEGATIVES.items()}
+
 
 LAST: Final = frozenset({"stalled", "premature_end"})
 """Findings that end a run: nothing harmless may follow."""

@@ -1,7 +1,8 @@
 """What agents say, as templates: the split of a template follows from its place in its bank.
 
-Of every five templates of a bank the first three train, the fourth tunes, the fifth tests; ``[a|b]`` is one or the
-other, ``{name}`` a slot. A template is a wording, not a word list: variants inside brackets stay in one split.
+Of every five templates of a bank the first three train, the fourth tunes, the fifth tests; what only train and tune
+windows speak stands apart, in ``wordings_work`` and ``wordings_findings``. ``[a|b]`` is one or the other, ``{name}`` a
+slot. A template is a wording, not a word list: variants inside brackets stay in one split.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ from typing import Final
 
 from nis_models.domains import Split
 from nis_models.wordings import MORE
+from nis_models.wordings_findings import FINDINGS
+from nis_models.wordings_work import WORK
 
 _CHOICE: Final = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 _SPLIT_OF_FIFTH: Final[tuple[Split, ...]] = ("train", "train", "train", "tune", "test")
+LEARNED: Final[Mapping[str, Mapping[Split, tuple[str, ...]]]] = {**WORK, **FINDINGS}
+"""Bank -> split -> further templates of train and tune; the test windows are as they were before these were written."""
 
 
-def templates(bank: str, split: Split) -> list[tuple[str, str]]:
-    """Return (template id, template) of a bank that belong to a split."""
-    whole = (*BANKS[bank], *MORE.get(bank, ()))
-    return [(f"{bank}.{i}", text) for i, text in enumerate(whole) if _SPLIT_OF_FIFTH[i % 5] == split]
+def templates(bank: str, split: Split, *, first_only: bool = False) -> list[tuple[str, str]]:
+    """Return (template id, template) of a bank that belong to a split; ``first_only`` leaves out ``LEARNED``."""
+    whole = (*BANKS.get(bank, ()), *MORE.get(bank, ()))
+    first = [(f"{bank}.{i}", text) for i, text in enumerate(whole) if _SPLIT_OF_FIFTH[i % 5] == split]
+    further = () if first_only else LEARNED.get(bank, {}).get(split, ())
+    return first + [(f"{bank}.{split}.{i}", text) for i, text in enumerate(further)]
 
 
-def say(rng: random.Random, bank: str, split: Split, **slots: object) -> str:
+def say(rng: random.Random, bank: str, split: Split, *, first_only: bool = False, **slots: object) -> str:
     """Draw a wording of a bank and fill it."""
-    return fill(rng, rng.choice(templates(bank, split))[1], slots)
+    return fill(rng, rng.choice(templates(bank, split, first_only=first_only))[1], slots)
 
 
 def fill(rng: random.Random, template: str, slots: Mapping[str, object]) -> str:

@@ -21,7 +21,7 @@ from nis_edge.monitor.context import DeviceView, window_of
 from nis_edge.wire.messages import AgentEvent
 from nis_edge.wire.traces import Run, RunLine, canonical_events, decode_run
 from nis_models.domains import Split
-from nis_models.injections import HARD_NEGATIVES, INJECTIONS, LAST, Case, Injection
+from nis_models.injections import INJECTIONS, LAST, Case, Injection, hard_negatives, injections
 from nis_models.scenarios import Item
 from nis_models.simulate import healthy_device, mad_device, silent_device, starved_device
 
@@ -209,7 +209,7 @@ def _faulty(case: Case, label: str) -> Item:
         lines = case.head(case.rng.uniform(0.3, 1.0))
         case.device, proof = DEVICE_FAULTS[label](case.rng)
         return _item(case, lines, (label,), (), f"{label}_{case.run.source}", proof=proof)
-    mechanism = case.rng.choice(INJECTIONS[label])
+    mechanism = case.rng.choice(injections(case.split)[label])
     lines, locus = mechanism(case)
     if label not in LAST and case.rng.random() < CONTINUED_SHARE:
         # A fault stays one while the run goes on.
@@ -222,7 +222,7 @@ def _faulty(case: Case, label: str) -> Item:
 
 def _twin(case: Case) -> Item:
     """The run up to where a fault would stand, and a little on."""
-    mechanism = case.rng.choice(INJECTIONS[case.rng.choice(sorted(INJECTIONS))])
+    mechanism = case.rng.choice(injections(case.split)[case.rng.choice(sorted(INJECTIONS))])
     mechanism(case)
     lines = case.run.events[: max(3, case.start + case.rng.randint(0, 3))]
     return _item(
@@ -232,8 +232,9 @@ def _twin(case: Case) -> Item:
 
 
 def _hard(case: Case) -> Item:
-    kind = case.rng.choice(sorted(HARD_NEGATIVES))
-    mechanism = case.rng.choice(HARD_NEGATIVES[kind])
+    table = hard_negatives(case.split)
+    kind = case.rng.choice(sorted(table))
+    mechanism = case.rng.choice(table[kind])
     lines, _ = mechanism(case)
     name = f"{mechanism.__name__}_{case.run.source}"
     return replace(_item(case, lines, (), (), name, proof=_proof(mechanism)), hard_negative_for=kind)

@@ -15,7 +15,7 @@ from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS, LABELS
 from nis_edge.wire.messages import AgentEvent
 from nis_edge.wire.traces import Run, RunLine, canonical_events
 from nis_models.domains import Split
-from nis_models.faults import FAULTS, HARD_NEGATIVES, LAST, draw
+from nis_models.faults import FAULTS, LAST, draw, hard_negatives
 from nis_models.simulate import OPERATOR, Team
 from nis_models.watch import keep_watch
 
@@ -106,7 +106,7 @@ def draw_item(seed: int, split: Split, label: str | None = None, hard: str | Non
         labels.append(label)
         template, proof = mechanism.__name__, _first_line(mechanism.__doc__)
     elif hard is not None:
-        mechanism = draw(rng, HARD_NEGATIVES, hard)
+        mechanism = draw(rng, hard_negatives(split), hard)
         mechanism(team)
         template, proof = mechanism.__name__, _first_line(mechanism.__doc__)
     elif is_watch:

@@ -44,6 +44,8 @@ class Team:
     goal: str | None = None
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     idle_s: float | None = None
+    first_only: bool = False
+    """Whether it leaves out ``phrases.LEARNED``; the committed demonstration does."""
 
     def __post_init__(self) -> None:
         places = self.rng.sample(self.trade.places, 3)
@@ -121,7 +123,7 @@ class Team:
             "a": self.agents[1],
             "b": self.agents[2],
         }
-        return say(self.rng, bank, self.split, **{**usual, **slots})
+        return say(self.rng, bank, self.split, first_only=self.first_only, **{**usual, **slots})
 
     def call(self, agent: str, tool: str, arguments: dict[str, object], **fields: object) -> int:
         """Append a tool call."""
