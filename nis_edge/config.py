@@ -95,6 +95,7 @@ class MonitorOptions:
     pace_s: float = option(0.02, low=0.005, high=10.0)  # least time between two judgements while events arrive
     metrics_s: float = option(2.0, low=0.5, high=300.0)  # between two readings of the device
     latency_deadline_ms: float | None = option(None, low=1.0, high=3.6e6)  # promised for an agent's call or step
+    expected_share: float = option(0.001, low=1e-6, high=0.5)  # of time in which a given finding of the model's holds
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ class Judging:
         self._options = Options(
             rules=RuleOptions(device_interval_s=options.metrics_s, latency_deadline_ms=options.latency_deadline_ms),
             series=self._series,
+            expected_share=options.expected_share,
         )
 
     def arrive(self, arrival: Arrival, lane: str) -> None:

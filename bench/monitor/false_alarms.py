@@ -27,8 +27,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from bench.monitor.healthy_week import DAY_S, HealthyTeam
 from nis_edge.bench_machine import commit
+from nis_edge.config import MonitorOptions
 from nis_edge.judgement import PromptJudge, series_judge
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.machine import (
@@ -149,7 +152,8 @@ def recorded(path: Path, events_per_day: float, model: Answering | None = None, 
 
 def judged_run(run: Run, model: Answering | None) -> Replay:
     """One recorded run through exactly the daemon's monitor."""
-    replay = Replay(Options(rules=RuleOptions(time_known=run.is_timed), series=series_judge()), model, "rules alone")
+    options = replace(_shipped(), rules=RuleOptions(time_known=run.is_timed))
+    replay = Replay(options, model, "rules alone")
     for event in canonical_events(run):
         replay.feed(event)
     return replay
@@ -164,7 +168,7 @@ def true_alarms() -> frozenset[tuple[str, str]]:
 @cache
 def _shipped() -> Options:
     """The options of a daemon as it is shipped."""
-    return Options(series=series_judge())
+    return Options(series=series_judge(), expected_share=MonitorOptions().expected_share)
 
 
 def _put(state: MonitorState, received: Input, now: float, model: Answering | None, counted: Count) -> MonitorState:

@@ -21,6 +21,7 @@ from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError
 from nis_edge.judgement import WindowReader
 from nis_edge.monitor import tables
+from nis_edge.monitor.judge import RATES
 from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS, LABELS
 from nis_edge.monitor.window import Encoder, encode, render
 from nis_edge.pack.layout import (
@@ -231,11 +232,18 @@ def calibration_of(manifest: Manifest) -> Calibration:
 
 
 def _packed(calibration: Calibration, tune: Sequence[Item]) -> PackedCalibration:
+    targets, counted = _targets(tune)
     return PackedCalibration(
         thresholds={label: round(t, 6) for label, t in zip(LABELS, calibration.thresholds, strict=False)},
         temperature={name: round(s.temperature, 6) for name, s in zip(HEAD_OUTPUTS, calibration.scalings, strict=True)},
         details={
             "n": len(tune),
+            # What the probabilities presume; the monitor moves them to what is expected of a device (judge.at_share).
+            RATES: {
+                label: round(float(targets[counted[:, k] > 0, k].mean()), 6)
+                for k, label in enumerate(LABELS)
+                if (counted[:, k] > 0).any()
+            },
             "method": "temperature and shift by maximum likelihood on the tune split (shift folded in); "
             f"thresholds by F1, moved together until {evaluate.CLEAN_SHARE:.0%} of clean and {evaluate.HARD_SHARE:.0%} "
             "of hard-negative windows are called none",

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from nis_edge.cli import EXIT_DONE, EXIT_USAGE
+from nis_edge.config import MonitorOptions
 from nis_edge.errors import ConfigError, ModelError, NisEdgeError
 from nis_edge.judgement import series_judge
 from nis_edge.monitor.assess import is_alert
@@ -136,6 +138,7 @@ def _judge(
     stream: Replay | None = None
     stream_assessments: list[Assessment] = []
     progress = _Progress()
+    as_shipped = Options(series=series_judge(), expected_share=MonitorOptions().expected_share)
     for number, line in lines:
         if isinstance(line, BadLine):
             tally.bad_lines += 1
@@ -144,9 +147,8 @@ def _judge(
             elif tally.bad_lines == BAD_LINES_SHOWN + 1:
                 _fail(f"{args.file}: more malformed lines follow; they are counted below")
         elif isinstance(line, Run):
-            replay = Replay(
-                Options(rules=RuleOptions(time_known=line.is_timed), series=series_judge()), model, model_line
-            )
+            options = replace(as_shipped, rules=RuleOptions(time_known=line.is_timed))
+            replay = Replay(options, model, model_line)
             assessments = [spoken for event in canonical_events(line) for spoken in replay.feed(event)]
             _report(args, line.id or f"line {number}", line.system, replay, assessments, tally, out, line.outcome)
             progress.step(tally.runs, "runs")
@@ -154,7 +156,7 @@ def _judge(
                 break
         elif isinstance(line, AgentEvent):
             if stream is None:
-                stream = Replay(Options(series=series_judge()), model, model_line)
+                stream = Replay(as_shipped, model, model_line)
             spoken = stream.feed(line)
             if args.every:
                 stream_assessments += spoken

@@ -47,7 +47,12 @@ def learned(before: Feedback | None, probability: float | None, happened: bool) 
 
 def corrected(probability: float, feedback: Feedback | None) -> float:
     """The probability after what was learned; the same number where nothing was."""
-    if feedback is None or feedback.shift == 0.0:
+    return probability if feedback is None else shifted(probability, feedback.shift)
+
+
+def shifted(probability: float, logits: float) -> float:
+    """The probability whose logit is greater by so much; the same number for 0."""
+    if logits == 0.0:
         return probability
     inside = min(1.0 - _EDGE, max(_EDGE, probability))
-    return 1.0 / (1.0 + math.exp(-(math.log(inside / (1.0 - inside)) + feedback.shift)))
+    return 1.0 / (1.0 + math.exp(-(math.log(inside / (1.0 - inside)) + logits)))

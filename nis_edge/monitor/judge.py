@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from nis_edge.errors import ModelError
-from nis_edge.monitor.feedback import corrected
+from nis_edge.monitor.feedback import corrected, shifted
 from nis_edge.monitor.labels import FAILURE, HEAD_NAME, LABELS, SEVERITY_ORDER, TABLE
 from nis_edge.monitor.state import Judge, MonitorState, OpenFinding, Pending, Streak, key_of
 from nis_edge.pack.layout import Manifest
@@ -28,6 +28,9 @@ STANDING: Final = "standing"
 DECIDES: Final = "decides"
 """Entry of the package's calibration details by which its builder says that the model beat the rules' own evidence on
 systems it never saw. Absent or anything else: advisory."""
+
+RATES: Final = "rates"
+"""Entry of the calibration details: label -> share of the windows it was calibrated on in which the finding held."""
 
 STREAK: Final = 2
 """Answers in a row that raise or withdraw a finding: one odd window moves nothing."""
@@ -52,7 +55,19 @@ def judge_of(manifest: Manifest) -> Judge:
         thresholds=dict(calibration.thresholds) if calibration else {},
         temperatures=dict(calibration.temperature) if calibration else {},
         decides=calibration is not None and calibration.details.get(STANDING) == DECIDES,
+        rates=_rates(calibration.details.get(RATES)) if calibration else {},
     )
+
+
+def _rates(said: Any) -> dict[str, float]:
+    """Rates that can be reckoned with; a package is a stranger's file, and its details are free."""
+    if not isinstance(said, dict):
+        return {}
+    return {
+        label: float(rate)
+        for label, rate in said.items()
+        if label in TABLE and isinstance(rate, (int, float)) and 0.0 < rate < 1.0
+    }
 
 
 def outputs_of(manifest: Manifest) -> tuple[str, ...]:
@@ -97,6 +112,29 @@ def answer_of(
         tokens=tokens,
         latency_ms=latency_ms,
     )
+
+
+def at_share(judge: Judge, answer: ModelAnswer, share: float | None) -> ModelAnswer:
+    """The answer as it reads where findings are as frequent as the operator expects.
+
+    A package is calibrated on windows of which many hold a finding; in a team that works, few do, and the same evidence
+    makes it less probable there. Bayes' rule with other odds beforehand: the logit moves by their logarithm.
+
+    Args:
+        judge: with the rates of its calibration; a label without one stays as it is.
+        answer: as the package was calibrated.
+        share: of windows in which a given finding is expected to hold; None leaves the answer as it is.
+    """
+    if share is None or not judge.rates:
+        return answer
+    expected = math.log(share / (1.0 - share))
+    moved = {
+        label: round(shifted(said, expected - math.log(judge.rates[label] / (1.0 - judge.rates[label]))), 6)
+        if label in judge.rates
+        else said
+        for label, said in answer.probabilities.items()
+    }
+    return replace(answer, probabilities=moved)
 
 
 def weigh(state: MonitorState, judge: Judge, answer: ModelAnswer, asked: Pending, t: float, now: float) -> MonitorState:

@@ -43,7 +43,7 @@ from nis_edge.monitor.context import Window, window_of
 from nis_edge.monitor.coordination import coordination_of, team_verdicts
 from nis_edge.monitor.device import absorb_reading, device_verdicts, feeds_of, residual_verdicts, view_of
 from nis_edge.monitor.feedback import learned
-from nis_edge.monitor.judge import weigh
+from nis_edge.monitor.judge import at_share, weigh
 from nis_edge.monitor.labels import FAILURE, SEVERITY_ORDER
 from nis_edge.monitor.rules import (
     RuleOptions,
@@ -89,6 +89,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         assessment_every_s: an assessment at least so often.
         fresh_s: how old a feed may be and still count as evidence for the level.
         ask_timeout_s: after so long an answer of the model is given up.
+        expected_share: of windows in which a given finding is expected to hold, by which the model's probabilities are
+            corrected; None leaves them as its package was calibrated.
         series: names the faults of sensors' series; None leaves that to thresholds. No option of the operator's: it
             travels beside the shipped model.
     """
@@ -97,6 +99,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     assessment_every_s: float = 30.0
     fresh_s: float = 60.0
     ask_timeout_s: float = 10.0
+    expected_share: float | None = None
     series: SeriesJudge | None = None
 
 
@@ -228,7 +231,7 @@ def step(
             for reading in received.readings:
                 state = absorb_reading(state, reading, t, options.series)
         elif isinstance(received, ModelAnswers):
-            state, is_answer = _take_answer(state, received, t, now)
+            state, is_answer = _take_answer(state, received, t, now, options)
             has_news = has_news or is_answer
         elif isinstance(received, JudgeChanged):
             state = _change_judge(state, received)
@@ -363,7 +366,9 @@ def _renewed(found: OpenFinding, verdict: Verdict) -> OpenFinding:
     )
 
 
-def _take_answer(state: MonitorState, received: ModelAnswers, t: float, now: float) -> tuple[MonitorState, bool]:
+def _take_answer(
+    state: MonitorState, received: ModelAnswers, t: float, now: float, options: Options
+) -> tuple[MonitorState, bool]:
     asked, judge, counts = state.pending, state.judge, state.counts
     if asked is None or judge is None or received.id != asked.id:
         return replace(state, counts=replace(counts, stale_answers=counts.stale_answers + 1)), False
@@ -376,7 +381,7 @@ def _take_answer(state: MonitorState, received: ModelAnswers, t: float, now: flo
     raw = received.answer.failure_probability
     counts = replace(counts, answered=counts.answered + 1)
     state = replace(state, answer_reason=None, raw_failure=raw, counts=counts)
-    return weigh(state, judge, received.answer, asked, t, now), True
+    return weigh(state, judge, at_share(judge, received.answer, options.expected_share), asked, t, now), True
 
 
 def _change_judge(state: MonitorState, received: JudgeChanged) -> MonitorState:

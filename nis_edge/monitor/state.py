@@ -192,12 +192,14 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         thresholds: label -> probability from which the finding is believed; a label without one is never raised.
         temperatures: label -> divisor of the logit; a label that has one gives calibrated probabilities.
         decides: whether what it alone says may move the status; an advisory model's word is a hint (record 0034).
+        rates: label -> share of the windows it was calibrated on in which the finding held.
     """
 
     model: str
     thresholds: Mapping[str, float]
     temperatures: Mapping[str, float]
     decides: bool = False
+    rates: Mapping[str, float] = {}
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from nis_edge.monitor.assess import fuse
 from nis_edge.monitor.judge import answer_of, judge_of
 from nis_edge.monitor.labels import HEAD_NAME, HEAD_OUTPUTS, LABELS
 from nis_edge.monitor.machine import (
+    DEFAULT_OPTIONS,
     AgentEvents,
     Ask,
     Effect,
@@ -35,15 +36,16 @@ ADVISORY = replace(CALIBRATED, decides=False)
 class Desk:
     """A monitor and the model's answers under a test's hand."""
 
-    def __init__(self, judge: Judge | None = CALIBRATED) -> None:
+    def __init__(self, judge: Judge | None = CALIBRATED, options: Options = DEFAULT_OPTIONS) -> None:
         self.state = MonitorState()
+        self.options = options
         self.now = 1000.0
         self.count = 0
         self.effects: list[Effect] = []
         self.put(JudgeChanged(judge, "no model"))
 
     def put(self, *inputs: Input) -> list[Effect]:
-        self.state, effects = step(self.state, inputs, self.now)
+        self.state, effects = step(self.state, inputs, self.now, self.options)
         self.effects += effects
         return list(effects)
 
@@ -241,3 +243,28 @@ def test_a_package_decides_only_if_its_builder_says_so() -> None:
     assert [of({}), of({"standing": "advisory"}), of({"standing": True}), of({"standing": "decides"})] == [
         False, False, False, True,
     ]  # fmt: skip
+
+
+def test_where_findings_are_expected_to_be_rarer_than_in_calibration_the_same_evidence_says_less() -> None:
+    rare = replace(CALIBRATED, rates={"looping": 0.5})
+    desk = Desk(rare, Options(expected_share=0.1))
+    desk.round(looping=0.9, goal_drift=0.9)
+    # Odds of 9 to 1 where every second window held a finding are even odds where one in ten does.
+    assert desk.last.model is not None
+    assert desk.last.model.probabilities == pytest.approx({"looping": 0.5, "goal_drift": 0.9})
+    desk.round(looping=0.9)
+    assert [f.confidence for f in desk.last.findings if f.label == "looping"] == [None], "no temperature"
+    as_calibrated = Desk(rare)
+    as_calibrated.round(looping=0.9)
+    assert as_calibrated.last.model is not None
+    assert as_calibrated.last.model.probabilities == {"looping": 0.9}
+
+
+def test_rates_that_are_none_are_left_out() -> None:
+    details = {"rates": {"looping": 0.25, "stalled": 1.5, "no_such": 0.1, "goal_drift": "often"}}
+    calibration = Calibration(thresholds={"looping": 0.5}, temperature={}, details=details)
+    assert judge_of(replace(manifest({HEAD_NAME: TaskHead(1, HEAD_OUTPUTS)}), calibration=calibration)).rates == {
+        "looping": 0.25
+    }
+    odd = Calibration(thresholds={"looping": 0.5}, temperature={}, details={"rates": [0.25]})
+    assert judge_of(replace(manifest({HEAD_NAME: TaskHead(1, HEAD_OUTPUTS)}), calibration=odd)).rates == {}
