@@ -11,10 +11,10 @@ from nis_edge.monitor.tables import RAW_MAX
 
 Array = np.ndarray[Any, Any]
 
-OTHERS: Final = 0.5
+OTHERS: Final = 0.25
 """Scores of other outputs than the one that is weighed are made so much smaller: they may correct, not carry."""
 
-STRENGTH: Final = 0.1
+STRENGTH: Final = 0.03
 """Of the penalty's inverse. Both were chosen on tune windows, each source judged by weights learned on the others."""
 
 PARTS: Final = ("trees", "perceptron", "model")
