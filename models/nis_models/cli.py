@@ -83,8 +83,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=None, help="folder of the recorded runs; without it: simulated teams only"
     )
-    parser.add_argument("--train", type=int, default=96_000, help="windows to train on (default: %(default)s)")
-    parser.add_argument("--tune", type=int, default=6_000, help="windows to calibrate on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=120_000, help="windows to train on (default: %(default)s)")
+    parser.add_argument("--tune", type=int, default=8_000, help="windows to calibrate on (default: %(default)s)")
     parser.add_argument("--test", type=int, default=6_000, help="windows to score on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first window (default: %(default)s)")
 

@@ -11,13 +11,15 @@ from nis_edge.monitor.tables import RAW_MAX
 
 Array = np.ndarray[Any, Any]
 
-OTHERS: Final = 0.25
-"""Scores of other outputs than the one that is weighed are made so much smaller: they may correct, not carry."""
+PARTS: Final = ("trees", "perceptron", "model")
+
+OWN: Final = {"trees": 1.0, "perceptron": 1.0, "model": 0.5}
+OTHERS: Final = {"trees": 0.25, "perceptron": 0.25, "model": 0.0}
+"""Size at which a judge's scores enter: of the output that is weighed, and of the others, which may correct, not carry.
+A smaller score pays more for its weight; the model, the weakest alone, speaks for its own output only."""
 
 STRENGTH: Final = 0.03
-"""Of the penalty's inverse. Both were chosen on tune windows, each source judged by weights learned on the others."""
-
-PARTS: Final = ("trees", "perceptron", "model")
+"""Of the penalty's inverse. All were chosen on tune windows, groups left out and sources left out."""
 
 
 def learn(parts: dict[str, Array], targets: Array, counted: Array) -> Array:
@@ -40,14 +42,14 @@ def learn(parts: dict[str, Array], targets: Array, counted: Array) -> Array:
     for output in range(outputs):
         rows = counted[:, output] > 0
         y = targets[rows, output] > 0
-        own = np.full(3 * outputs, OTHERS)
-        own[output::outputs] = 1.0
+        size = np.concatenate([np.full(outputs, OTHERS[name]) for name in PARTS])
+        size[output::outputs] = [OWN[name] for name in PARTS]
         if y.sum() < 5 or (~y).sum() < 5:
             # Nothing to learn from: the mean of those who speak.
             weights[output, output:-1:outputs] = speaks[output::outputs] / max(1, len(parts))
             continue
-        fitted = LogisticRegression(C=STRENGTH, max_iter=400).fit(seen[rows] * scale * own, y)
-        weights[output, :-1] = fitted.coef_[0] * scale * own
+        fitted = LogisticRegression(C=STRENGTH, max_iter=400).fit(seen[rows] * scale * size, y)
+        weights[output, :-1] = fitted.coef_[0] * scale * size
         weights[output, -1] = fitted.intercept_[0]
     return weights.astype(np.float32)
 
