@@ -79,6 +79,7 @@ def write(package: Path, metrics: Path, false_alarms: Path | None = None) -> str
         "### By source\n",
         _by_source(judges),
         _calibration(judges["model"]),
+        _expected(record.get("expected")),
         _false_alarms(false_alarms, sha256),
         _feeds(record.get("feeds")),
         _left_out(record.get("left_out")),
@@ -209,7 +210,8 @@ def _false_alarms(file: Path | None, sha256: str) -> str:
         "\n\nRules and package together, at the shipped thresholds; exact Poisson intervals of 95 %. Recorded runs are "
         f"those that reached their goal. They have no times: {record['events_per_day']} events, as the simulated team "
         "of ten has in a day, count as a device-day, and so few days give wide intervals. *True* alarms were read and "
-        "hold though the run succeeded. What this package says alone is a hint: it moves no status.\n"
+        "hold though the run succeeded. What this package says alone is a hint: it moves no status; its probabilities "
+        "are moved to `monitor.expected_share`, as on a device.\n"
     )
 
 
@@ -249,7 +251,23 @@ def _calibration(mine: dict[str, Any]) -> str:
         )
         + ". The tune and test windows hold a "
         "finding in more than half of all cases; "
-        "in a healthy team findings are far rarer, so **the probabilities are too high there**.\n"
+        "in a healthy team findings are far rarer, so **the probabilities are too high there** until they are moved to "
+        "what is expected (`monitor.expected_share`).\n"
+    )
+
+
+def _expected(figures: dict[str, Any] | None) -> str:
+    """What is left to find where findings are expected to be rare."""
+    if figures is None:
+        return ""
+    recalls = ", ".join(f"{label} {_number(figures['labels'][label]['recall'])}" for label in LABELS)
+    return (
+        f"### On a device\n\nA monitor expects each finding in a share of {figures['share']:g} of all windows "
+        "(`monitor.expected_share`) and moves the probabilities there before it says anything. Of the same test "
+        f"windows it then finds {_interval(figures['injected_recall_mean'])} (mean over findings), and calls none "
+        f"{_interval(figures['clean_called_none'])} of clean windows and "
+        f"{_interval(figures['hard_negatives_called_none'])} of hard negatives. By finding: {recalls}. A fault that "
+        "lasts is seen in many windows, so more of them are found in the end than these figures say.\n"
     )
 
 

@@ -254,7 +254,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables", type=Path, default=None, metavar="BIN", help="judges of evidence to pack too (nis-models tables)"
     )
-    parser.add_argument("--version", default="0.2.1", help="version of the package (default: %(default)s)")
+    parser.add_argument("--version", default="0.3.0", help="version of the package (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED, help="the package to write (default: %(default)s)")
     parser.add_argument(
         "--behaviour",

@@ -6,12 +6,14 @@ training window came from. The shipped model is judged as it is packed, through 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from nis_edge.monitor.feedback import shifted
 from nis_edge.monitor.labels import FAILURE, HEAD_OUTPUTS, LABELS
 from nis_models import measures
 from nis_models.judges import Judge
@@ -67,6 +69,25 @@ def calibrate(z: Array, items: Sequence[Item]) -> Calibration:
         if silent[clean].mean() >= CLEAN_SHARE and (not hard.any() or silent[hard].mean() >= HARD_SHARE):
             break
     return Calibration(tuple(scalings), (*(float(t) for t in np.clip(thresholds, 0.02, 0.98)), UNSEEN))
+
+
+def where_expected(calibration: Calibration, rates: Mapping[str, float], share: float) -> Calibration:
+    """The calibration with thresholds moved as far as the monitor moves probabilities (``monitor.judge.at_share``).
+
+    Args:
+        calibration: of a package.
+        rates: label -> share of the windows it was calibrated on in which the finding held.
+        share: of windows in which a given finding is expected to hold.
+    """
+    moved = [
+        shifted(threshold, _logit(rates[label]) - _logit(share)) if label in rates else threshold
+        for label, threshold in zip(LABELS, calibration.thresholds, strict=False)
+    ]
+    return Calibration(calibration.scalings, (*moved, UNSEEN))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1.0 - share))
 
 
 def score(z: Array, items: Sequence[Item], calibration: Calibration) -> dict[str, Any]:

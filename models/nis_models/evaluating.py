@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nis_edge.config import MonitorOptions
 from nis_edge.errors import ConfigError
 from nis_edge.monitor import tables
+from nis_edge.monitor.judge import judge_of
 from nis_edge.monitor.labels import LABELS
 
 
@@ -56,6 +58,14 @@ def evaluate_model(args: argparse.Namespace) -> int:
             "data": data.manifest_of(args.data),
             "judges": figures,
         }
+        rates = judge_of(model.manifest).rates
+        if rates:
+            share = MonitorOptions().expected_share
+            moved = evaluate.where_expected(fixed["model"], rates, share)
+            record["expected"] = {
+                "share": share,
+                **evaluate.score(judged["model"](items["test"]), items["test"], moved),
+            }
         packed = tables.decode(model.tables) if model.tables is not None else None
         if args.left_out and packed is not None:
             record["left_out"] = _left_out(args, packed, model.manifest.lineage["tables"], figures)
