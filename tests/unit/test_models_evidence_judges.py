@@ -119,13 +119,13 @@ def test_a_source_left_out_is_learned_from_by_nobody(monkeypatch: pytest.MonkeyP
     items = [replace(draw_item(seed, "train"), source="one" if seed % 3 else "other") for seed in range(30)]
     numbers = np.array([[float(item.source == "other")] for item in items], dtype=np.float32)
     shown: list[np.ndarray] = []
-    monkeypatch.setattr(evidence_judges, "words_of", lambda _path: (["word"], np.zeros((1, 2), dtype=np.int8)))
+    language = evidence_judges.Language(("word",), np.zeros((1, 2), dtype=np.int8))
     monkeypatch.setattr(evidence_judges, "kept_numbers", lambda *_args: (numbers, numbers))
     monkeypatch.setattr(perceptron, "learn", lambda seen, *_args, **_kw: shown.append(seen))
     monkeypatch.setattr(boosting, "learn", lambda seen, *_args, **_kw: shown.append(seen))
     known = np.ones((30, 1))
-    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12, without="other")
+    evidence_judges.learn(items, known, known, language, folder=Path(), trees_windows=12, without="other")
     assert [len(seen) for seen in shown] == [20, 8] and not any(seen.any() for seen in shown)
     shown.clear()
-    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12)
+    evidence_judges.learn(items, known, known, language, folder=Path(), trees_windows=12)
     assert [len(seen) for seen in shown] == [30, 12]
