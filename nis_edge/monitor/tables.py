@@ -136,7 +136,7 @@ class Forest:
         left = _array(packed.left, "u1", total, "left")
         right = _array(packed.right, "u1", total, "right")
         _demand(bool(np.isfinite(self._value).all() and np.isfinite(self._base).all()), "a value is not finite")
-        self._roots = np.concatenate(([0], np.cumsum(nodes, dtype=np.int32)[:-1])).astype(np.int32)
+        self._roots = np.cumsum(nodes, dtype=np.int32) - nodes  # also of no trees at all
         start = np.repeat(self._roots, nodes)
         index = np.arange(total, dtype=np.int32)
         own, limit = index - start, np.repeat(nodes, nodes)
