@@ -153,7 +153,9 @@ def _session(graph: bytes) -> Any:
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = ERRORS_ONLY
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:  # as above
         raise ModelError(f"the package's encoder can't be run: {_reason(error)}; fetch the package again") from None
     # It keeps the bytes it was made of, only to start again on another device: as much memory as the graph itself.
