@@ -106,7 +106,16 @@ PACK_TOKENIZER_BYTES_MAX: Final = 64 * MIB
 """A tokenizer.json; the largest public ones are about 35 MB."""
 
 PACK_TABLES_BYTES_MAX: Final = 64 * MIB
-"""Tables of a judge of evidence; the shipped ones have two."""
+"""Tables of a judge of evidence; the shipped ones have two, with an encoder of sentences twenty-five."""
+
+PACK_ENCODER_GRAPH_BYTES_MAX: Final = 48 * MIB
+"""The graph of an encoder of sentences; MiniLM's six layers have 22 in signed bytes."""
+
+PACK_ENCODER_TOKENIZER_BYTES_MAX: Final = 4 * MIB
+"""Its word pieces as JSON; 30,000 of them have half a MiB."""
+
+PACK_ENCODER_PIECES_MAX: Final = 512
+"""Pieces of one text that an encoder may ask for: its time grows with them, and such models know no more positions."""
 
 PACK_CHECK_AT_OPEN_BYTES_MAX: Final = 16 * MIB
 """Packages up to this size are hashed whole whenever they are opened (below 0.2 s at 100 MB/s, a Cortex-A72 without

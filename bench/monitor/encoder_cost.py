@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from nis_models.evidence_judges import unpacked_words
+from nis_models.evidence_judges import Language
 from nis_models.vectors import folder
 
 from nis_edge.bench_machine import rss_bytes
@@ -141,10 +141,10 @@ def _graph(path: Path) -> dict[str, Any]:
 def _words(package: Path) -> dict[str, Any]:
     """Time and memory of the table of words."""
     with Model.open(package) as model:
-        words, table = unpacked_words(tables.decode(model.tables or b""))
-    size = sum(len(word) + 1 for word in words) + table.nbytes
+        language = Language.of(tables.decode(model.tables or b""))
+    size = sum(len(word) + 1 for word in language.words) + language.table.nbytes
     start = rss_bytes() or 0
-    known = meaning.Meanings(words, table)
+    known = meaning.Meanings(language.words, language.table)
     words_said = (SENTENCE * 10).split()
 
     def of(count: int) -> Callable[[], Any]:
@@ -155,7 +155,7 @@ def _words(package: Path) -> dict[str, Any]:
     return {
         "megabytes": round(size / 1e6, 2),
         "ms_by_pieces": times,
-        "rss_added_mb": _mb((rss_bytes() or 0) - start + table.nbytes),
+        "rss_added_mb": _mb((rss_bytes() or 0) - start + language.table.nbytes),
     }
 
 

@@ -35,10 +35,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from nis_models import boosting, data, evaluate, evidence_judges, fusion, measures, perceptron
+from nis_models.encoder import texts_of
 from nis_models.scenarios import Item, targets_of
 
 from bench.monitor import encoder_cost
-from bench.monitor.sentences import Sentences, encode, reduced, texts_of
+from bench.monitor.sentences import Sentences, encode, reduced
 from nis_edge.bench_machine import commit, machine
 from nis_edge.engine.model import Model
 from nis_edge.errors import ConfigError
@@ -260,12 +261,12 @@ def run(package: Path, folder: Path, windows: int, kinds: Sequence[str], seed: i
         seed: of trees and perceptron.
     """
     with Model.open(package) as model:
-        words, table = evidence_judges.unpacked_words(tables.decode(model.tables or b""))
+        language = evidence_judges.Language.of(tables.decode(model.tables or b""))
         sha256 = model.package.sha256()
     train, tune = Set.of(data.read(folder, "train")[:windows]), Set.of(data.read(folder, "tune"))
     _say(f"{len(train.items)} windows to learn from, {len(tune.items)} to try on; numbers of evidence")
     known = {
-        split: evidence_judges.kept_numbers(folder, split, part.items, words, table)
+        split: evidence_judges.kept_numbers(folder, split, part.items, language)
         for split, part in (("train", train), ("tune", tune))
     }
     heard = {source: _texts(train, train.sources == source) for source in sorted(set(train.sources))}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from nis_models.vectors import WIDTH, folder
 
-from nis_edge.monitor.context import Window
-from nis_edge.monitor.evidence import event_text
-from nis_edge.monitor.meaning import HEAD_CHARS, TAIL_CHARS, Meanings
+from nis_edge.monitor.meaning import Meanings, clipped
 
 Array = np.ndarray[Any, Any]
 
@@ -19,20 +17,6 @@ TAIL_PIECES: Final = 14
 """With the two marks around a text, at most 64 pieces."""
 
 BATCH: Final = 64
-
-
-def texts_of(windows: Iterable[Window]) -> list[str]:
-    """All different texts of windows and their goals, sorted."""
-    found: set[str] = set()
-    for window in windows:
-        found.update(event_text(event) for event in window.events)
-        found.add(window.goal or "")
-    return sorted(found - {""})
-
-
-def clipped(text: str) -> str:
-    """Both ends of a text, as the table of words takes them."""
-    return text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
 
 
 def pieces_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:

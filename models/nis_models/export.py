@@ -209,7 +209,7 @@ def _targets(items: Sequence[Item]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
 
 def _table_scores(learned: tables.TableBytes, items: Sequence[Item]) -> dict[str, np.ndarray[Any, Any]]:
     windows = [item.window for item in items]
-    numbers, meant = evidence_judges.numbers_of(windows, evidence_judges.meanings_of(learned))
+    numbers, meant = evidence_judges.numbers_of(windows, evidence_judges.Language.of(learned).meanings())
     return evidence_judges.scores(learned, numbers, meant)
 
 

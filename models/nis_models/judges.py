@@ -65,15 +65,15 @@ def parts(
     decoded = tables.decode(raw)
     count = len(HEAD_OUTPUTS)
     weights = np.frombuffer(decoded.weights, dtype="<f4").reshape(count, 3 * count + 1)
-    words, table = evidence_judges.unpacked_words(decoded)
+    language = evidence_judges.Language.of(decoded)
     seen: dict[str, dict[int, Array]] = {
         name: {} for name in ("model", "package_trees", "perceptron", "alone", WITHOUT_MODEL)
     }
     targets, counted = (np.array(column) for column in zip(*map(targets_of, weighed_on), strict=True))
-    tuned = evidence_judges.scores(decoded, *evidence_judges.kept_numbers(folder, "tune", weighed_on, words, table))
+    tuned = evidence_judges.scores(decoded, *evidence_judges.kept_numbers(folder, "tune", weighed_on, language))
     tables_only = fusion.learn(tuned, targets, counted)
     for split, items in sets.items():
-        numbers, meant = evidence_judges.kept_numbers(folder, split, items, words, table)
+        numbers, meant = evidence_judges.kept_numbers(folder, split, items, language)
         said = {**evidence_judges.scores(decoded, numbers, meant), "model": alone(model)(items)}
         seen["model"][id(items)] = fusion.fused(said, weights)
         seen["alone"][id(items)] = said["model"]
@@ -91,10 +91,10 @@ def known_numbers(model: Model, folder: Path, sets: Mapping[str, Sequence[Item]]
     """Evidence of each set's beginning, as far as a baseline needs it, by the ``id`` of the set's list."""
     if model.tables is None:
         return {}
-    words, table = evidence_judges.unpacked_words(tables.decode(model.tables))
+    language = evidence_judges.Language.of(tables.decode(model.tables))
     return {
         id(items): evidence_judges.kept_numbers(
-            folder, split, items[:BASELINE_ITEMS_MAX] if split == "train" else items, words, table
+            folder, split, items[:BASELINE_ITEMS_MAX] if split == "train" else items, language
         )[0]
         for split, items in sets.items()
     }

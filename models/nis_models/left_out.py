@@ -23,9 +23,9 @@ def judged_without(
     items: Mapping[str, Sequence[Item]],
     numbers: Mapping[str, tuple[Array, Array]],
     learned: Mapping[str, Any],
+    language: evidence_judges.Language,
     *,
     folder: Path,
-    vectors: Path,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
     """Figures on a source's test windows.
@@ -35,8 +35,8 @@ def judged_without(
         items: the train windows to learn from, the whole tune and the whole test split.
         numbers: of tune and test, from ``evidence_judges.kept_numbers``.
         learned: how the package's tables were learned: ``trees_windows``, ``seed``.
+        language: of the package.
         folder: of the data set.
-        vectors: from ``nis-models vectors``.
         progress: told of each step.
     """
     train = [targets_of(item) for item in items["train"]]
@@ -44,7 +44,7 @@ def judged_without(
         items["train"],
         np.array([pair[0] for pair in train]),
         np.array([pair[1] for pair in train]),
-        vectors,
+        language,
         folder=folder,
         trees_windows=learned["trees_windows"],
         without=source,

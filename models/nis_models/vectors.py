@@ -73,13 +73,20 @@ def encode(texts: list[str], where: Path) -> Array:
     return np.concatenate(parts)
 
 
-def reduced(vectors: Array, width: int) -> Array:
-    """The first principal components, signs fixed so that one input gives one output: float32 [n, width]."""
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+def components(vectors: Array, width: int) -> tuple[Array, Array]:
+    """Mean and first principal components, signs fixed so that one input gives one output: [n], [n, width]."""
+    middle = vectors.mean(axis=0)
+    centred = vectors.astype(np.float64) - middle
     values, directions = np.linalg.eigh(centred.T @ centred)
     chosen = directions[:, np.argsort(values)[::-1][:width]]
     chosen *= np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(width)])
-    return (centred @ chosen).astype(np.float32)
+    return middle, chosen
+
+
+def reduced(vectors: Array, width: int) -> Array:
+    """Vectors by their first principal components: float32 [n, width]."""
+    middle, chosen = components(vectors, width)
+    return ((vectors.astype(np.float64) - middle) @ chosen).astype(np.float32)
 
 
 def pieces_of(tokenizer: Path) -> tuple[list[int], list[str]]:

@@ -173,12 +173,18 @@ def make_tables(args: argparse.Namespace) -> int:
     items = data.read(args.data, "train")[: args.windows]
     from nis_models.scenarios import targets_of
 
+    if args.encoder is not None:
+        from nis_models import encoder
+
+        language = evidence_judges.Language.of_encoder(encoder.read(args.encoder))
+    else:
+        language = evidence_judges.Language.of_words(args.vectors)
     pairs = [targets_of(item) for item in items]
     learned = evidence_judges.learn(
         items,
         np.array([pair[0] for pair in pairs]),
         np.array([pair[1] for pair in pairs]),
-        args.vectors,
+        language,
         folder=args.data,
         trees_windows=args.trees_windows,
         seed=args.seed,
@@ -205,7 +211,11 @@ def write_tables(
         "trees_windows": windows if trees_windows is None else min(windows, trees_windows),
         "seed": seed,
         "sources": data.sources_of(split["counts"]),
-        "word_vectors": "all-MiniLM-L6-v2 (Apache-2.0)",
+        **(
+            {"word_vectors": "all-MiniLM-L6-v2 (Apache-2.0)"}
+            if learned.encoder is None
+            else {"encoder": f"{learned.encoder.origin} ({learned.encoder.licence})"}
+        ),
         "feeds": evidence_judges.FEEDS if learned.series is not None else 0,
     }
     out.with_suffix(".json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")

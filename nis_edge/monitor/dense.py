@@ -1,7 +1,7 @@
 """Evidence as one vector of named numbers: what tables (trees) judge, unrounded, beside the tokens the model reads.
 
 The numbers of ``evidence.gather``, comparisons sentence by sentence (the same thing said with another number, denied,
-turned round), who speaks how, and, where the package brings vectors of words, likeness of meaning: each event against
+turned round), who speaks how, and, where the package brings vectors of texts, likeness of meaning: each event against
 the goal, its neighbours, its speaker's past, a reply against its request, the older half against the newer. A value
 that cannot be known is NaN, never zero. Bounded: the newest ``NEWEST`` events against at most ``EARLIER_SENTENCES``.
 """
@@ -31,7 +31,7 @@ from nis_edge.monitor.evidence import (
     said_in,
 )
 from nis_edge.monitor.lexicon import OPPOSITES
-from nis_edge.monitor.meaning import Array, Meanings, cosine, mean_of
+from nis_edge.monitor.meaning import Array, TextVectors, cosine, mean_of
 from nis_edge.monitor.window import KIND_NAMES
 from nis_edge.wire.messages import AgentEvent
 
@@ -85,13 +85,13 @@ def names() -> tuple[str, ...]:
     return tuple(_NAMES)
 
 
-def dense(window: Window, evidence: Evidence, meanings: Meanings | None) -> Array:
+def dense(window: Window, evidence: Evidence, meanings: TextVectors | None) -> Array:
     """Compute the vector.
 
     Args:
         window: what is judged.
         evidence: of the same window.
-        meanings: vectors of words; None leaves the numbers about meaning unknown.
+        meanings: vectors of texts; None leaves the numbers about meaning unknown.
 
     Returns:
         float32 [len(names())]; the same for the same window on every machine, up to the last bit of a sum.
@@ -450,7 +450,7 @@ def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / together if together else 0.0
 
 
-def _meaning_numbers(row: dict[str, float], window: Window, meanings: Meanings | None) -> None:
+def _meaning_numbers(row: dict[str, float], window: Window, meanings: TextVectors | None) -> None:
     events = window.events
     if meanings is None:
         row.update(dict.fromkeys(MEANINGS, NAN))
@@ -517,7 +517,7 @@ SPOKEN: Final = 4
 """Newest events whose meaning is given as it is, not only compared."""
 
 
-def meaning_vectors(window: Window, meanings: Meanings) -> Array:
+def meaning_vectors(window: Window, meanings: TextVectors) -> Array:
     """What the newest events, the newest request and the goal mean: float32 [(SPOKEN + 2) * width], 0 where unknown."""
     events = window.events
     texts: list[str | None] = [event_text(event) for event in reversed(events[-SPOKEN:])]
@@ -543,7 +543,7 @@ MEANINGS: Final = (
     "halves", "newest_rest", "goal_mean", "goal_min", "goal_last_first", "reply_last", "reply_min", "reply_mean",
     "step_min", "step_mean", "step_last", "asked_nearest", "asked_taken", "asked_goal", "loneliest",
 )  # fmt: skip
-"""Names of the numbers that word vectors give."""
+"""Names of the numbers that vectors of texts give."""
 
 
 def _listed() -> list[str]:

@@ -2,7 +2,8 @@
 
 The table travels in a package: the most frequent English words, a signed byte for each of some dozens of dimensions,
 one scale. A text's vector is the weighted mean of its words', rare words weighing more. Words it does not hold count
-for nothing; digits, names of things and anything hostile are such words.
+for nothing; digits, names of things and anything hostile are such words. A package may bring an encoder of whole
+sentences in the table's place (``sentences``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -22,6 +23,9 @@ CACHED_TEXTS: Final = 512
 WORD_CHARS_MAX: Final = 32
 """Longer words have no meaning here, whatever a table says of them."""
 
+WIDTH_MAX: Final = 1024
+"""Numbers in a vector."""
+
 RARE: Final = 2e-3
 """Frequency at which a word counts half (smooth inverse frequency)."""
 
@@ -29,6 +33,24 @@ _WORD: Final = re.compile(r"[a-z]{2,}")
 _KNOWN: Final = re.compile(rf"[a-z]{{2,{WORD_CHARS_MAX}}}")
 
 Array = np.ndarray[Any, Any]
+
+
+class TextVectors(Protocol):
+    """What gives texts their vectors."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        ...
+
+    def vector(self, text: str) -> Array | None:
+        """Unit vector of a text: float32 [width]; None when nothing is known of it."""
+        ...
+
+
+def clipped(text: str) -> str:
+    """Both ends of a text: as much of it as is looked at."""
+    return text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
 
 
 class Meanings:
@@ -60,8 +82,7 @@ class Meanings:
 
     def vector(self, text: str) -> Array | None:
         """Unit vector of a text: float32 [width]; None when it holds no known word."""
-        if len(text) > HEAD_CHARS + TAIL_CHARS:
-            text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+        text = clipped(text)
         try:
             known = self._known[text]
         except KeyError:

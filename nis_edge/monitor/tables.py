@@ -16,7 +16,8 @@ import numpy as np
 from nis_edge.errors import ModelError
 from nis_edge.monitor import feeds
 from nis_edge.monitor.dense import SPOKEN
-from nis_edge.monitor.meaning import Array, Meanings
+from nis_edge.monitor.meaning import WIDTH_MAX, Array, Meanings, TextVectors
+from nis_edge.monitor.sentences import EncoderBytes, Sentences
 
 FORMAT: Final = 1
 FEATURES_MAX: Final = 4096
@@ -31,7 +32,6 @@ SHOWN: Final = SPOKEN + 2
 """Vectors in ``meaning_vectors``: the newest events, the newest request, the goal."""
 
 WORDS_MAX: Final = 65_536
-WIDTH_MAX: Final = 1024
 MISSING_LEFT: Final = 0x8000
 """Bit of a node's feature: an unknown value goes to the left child."""
 
@@ -97,10 +97,11 @@ class TableBytes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         perceptron: over the same numbers and the meaning of events.
         weights: float32 [outputs, 3 * outputs + 1]: for each output the weights of the trees' scores, of the
             perceptron's, of the model's raw outputs, and a constant.
-        words: words by frequency, one a line.
+        words: words by frequency, one a line; empty beside an encoder.
         vectors: int8 [words, width].
-        width: of a word's vector.
+        width: of a text's vector.
         series: trees over ``feeds.names()``, for ``none`` and each of ``feeds.LABELS``; None without.
+        encoder: of sentences, in the place of the table of words; None without, and then not in the bytes.
     """
 
     evidence: ForestBytes
@@ -111,6 +112,7 @@ class TableBytes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: int
     series: ForestBytes | None = None
     format: int = FORMAT
+    encoder: EncoderBytes | None = None
 
 
 class Forest:
@@ -134,7 +136,7 @@ class Forest:
         left = _array(packed.left, "u1", total, "left")
         right = _array(packed.right, "u1", total, "right")
         _demand(bool(np.isfinite(self._value).all() and np.isfinite(self._base).all()), "a value is not finite")
-        self._roots = np.concatenate(([0], np.cumsum(nodes, dtype=np.int32)[:-1])).astype(np.int32)
+        self._roots = np.cumsum(nodes, dtype=np.int32) - nodes  # also of no trees at all
         start = np.repeat(self._roots, nodes)
         index = np.arange(total, dtype=np.int32)
         own, limit = index - start, np.repeat(nodes, nodes)
@@ -226,7 +228,8 @@ class Tables:
         outputs: names of the model's outputs, in order.
 
     Raises:
-        ModelError: the tables are damaged or of another version (the builder of the package acts).
+        ModelError: the tables are damaged or of another version (the builder of the package acts), or their encoder
+            needs ONNX Runtime, which is not installed (the operator acts).
     """
 
     def __init__(self, packed: TableBytes, features: Sequence[str], outputs: Sequence[str]) -> None:
@@ -239,7 +242,10 @@ class Tables:
         words = packed.words.split("\n") if packed.words else []
         _demand(len(words) <= WORDS_MAX and 0 < packed.width <= WIDTH_MAX, "too many words")
         vectors = _array(packed.vectors, "i1", len(words) * packed.width, "vectors").reshape(len(words), packed.width)
-        self.meanings = Meanings(words, vectors)
+        encoder = packed.encoder
+        _demand(encoder is None or not words, "they have both a table of words and an encoder")
+        _demand(encoder is None or encoder.width == packed.width, "their encoder is of another width")
+        self.meanings: TextVectors = Meanings(words, vectors) if encoder is None else Sentences(encoder)
         self.perceptron = Perceptron(packed.perceptron, features, SHOWN * packed.width, count)
         self._series = Forest(packed.series, feeds.names()) if packed.series is not None else None
         known = {"none", *feeds.LABELS}
@@ -297,7 +303,11 @@ def decode(raw: bytes) -> TableBytes:
 
 def encode(tables: TableBytes) -> bytes:
     """The bytes of tables."""
-    return msgspec.msgpack.encode(tables)
+    fields = {name: getattr(tables, name) for name in tables.__struct_fields__}
+    if tables.encoder is None:
+        # Tables without an encoder read as they did before there were any.
+        del fields["encoder"]
+    return msgspec.msgpack.encode(fields)
 
 
 def _places(features: Sequence[str], known: Sequence[str]) -> Array:

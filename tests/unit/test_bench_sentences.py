@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nis_models.encoder import texts_of
 from nis_models.scenarios import Item, draw_item
 
 from bench.monitor import sentences
@@ -29,7 +30,7 @@ def drawn(count: int = 40) -> list[Item]:
 
 
 def stand_in(items: list[Item], width: int) -> sentences.Sentences:
-    texts = sentences.texts_of(item.window for item in items)
+    texts = texts_of(item.window for item in items)
     vectors = np.random.default_rng(0).normal(size=(len(texts), width)).astype(np.float32)
     return sentences.Sentences(texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torch")
 
-from nis_models import boosting, evidence_judges, feed_faults, fusion, perceptron
+from nis_models import boosting, data, evidence_judges, feed_faults, fusion, perceptron
 from nis_models.scenarios import draw_item
 
+from nis_edge.errors import ModelError
 from nis_edge.monitor import feeds, tables
 from nis_edge.monitor.dense import names
+from nis_edge.monitor.labels import HEAD_OUTPUTS
 
 RNG = np.random.default_rng(7)
 OUTPUTS = ("first", "second", "rare")
@@ -119,13 +123,56 @@ def test_a_source_left_out_is_learned_from_by_nobody(monkeypatch: pytest.MonkeyP
     items = [replace(draw_item(seed, "train"), source="one" if seed % 3 else "other") for seed in range(30)]
     numbers = np.array([[float(item.source == "other")] for item in items], dtype=np.float32)
     shown: list[np.ndarray] = []
-    monkeypatch.setattr(evidence_judges, "words_of", lambda _path: (["word"], np.zeros((1, 2), dtype=np.int8)))
+    language = evidence_judges.Language(("word",), np.zeros((1, 2), dtype=np.int8))
     monkeypatch.setattr(evidence_judges, "kept_numbers", lambda *_args: (numbers, numbers))
     monkeypatch.setattr(perceptron, "learn", lambda seen, *_args, **_kw: shown.append(seen))
     monkeypatch.setattr(boosting, "learn", lambda seen, *_args, **_kw: shown.append(seen))
     known = np.ones((30, 1))
-    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12, without="other")
+    evidence_judges.learn(items, known, known, language, folder=Path(), trees_windows=12, without="other")
     assert [len(seen) for seen in shown] == [20, 8] and not any(seen.any() for seen in shown)
     shown.clear()
-    evidence_judges.learn(items, known, known, Path(), folder=Path(), trees_windows=12)
+    evidence_judges.learn(items, known, known, language, folder=Path(), trees_windows=12)
     assert [len(seen) for seen in shown] == [30, 12]
+
+
+def test_tables_learned_with_an_encoder_carry_it_and_no_words(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from nis_models.cli import main
+
+    from tests.support.tiny_encoder import tiny_encoder
+
+    folder, encoder, out = tmp_path / "data", tmp_path / "encoder.bin", tmp_path / "rich.bin"
+    data.build(folder, {"train": 300, "tune": 1, "test": 1}, None)
+    packed = tiny_encoder(width=4)
+    encoder.write_bytes(msgspec.msgpack.encode(packed))
+    assert main(["tables", "--data", str(folder), "--encoder", str(encoder), "--out", str(out)]) == 0
+    learned = tables.decode(out.read_bytes())
+    assert learned.encoder == packed and learned.words == "" and learned.vectors == b"" and learned.width == 4
+    made_of = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert packed.origin in made_of["encoder"] and "word_vectors" not in made_of
+    assert list(folder.glob("sentences-*.npz")), "no text is encoded twice"
+    weights = np.zeros((len(HEAD_OUTPUTS), 3 * len(HEAD_OUTPUTS) + 1), "<f4")
+    ready = tables.Tables(msgspec.structs.replace(learned, weights=weights.tobytes()), names(), HEAD_OUTPUTS)
+    assert ready.meanings.vector("the pump") is not None
+    assert main(["tables", "--data", str(folder), "--encoder", str(tmp_path / "none"), "--out", str(out)]) == 2
+
+
+def test_a_tokenizer_for_the_device_cuts_pads_and_adds_nothing() -> None:
+    from nis_models.encoder import bare_tokenizer
+
+    from nis_edge.monitor.sentences import Pieces
+    from tests.support.tiny_encoder import tiny_tokenizer
+
+    special = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    trained = tiny_tokenizer(
+        truncation={"max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        padding={
+            "strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "[PAD]",
+        },
+        added_tokens=[{"id": 2, "content": "[CLS]", **special}],
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="pads"):
+        Pieces(trained, 16)
+    found = Pieces(bare_tokenizer(trained), 16).of("[CLS] the pump the pump")
+    assert found is not None and found.tolist() == [2, 1, 10, 11, 1, 4, 5, 4, 5, 3]
