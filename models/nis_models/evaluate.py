@@ -202,7 +202,8 @@ def _with_interval(rows: Array, groups: Sequence[str], figure: Any) -> dict[str,
         return None
     names = [groups[i] for i in rows]
     interval = measures.bootstrap(names, lambda drawn: float(figure(rows[drawn])))
-    return {"value": round(float(figure(rows)), 4), "ci95": interval, "n": len(rows)}
+    value = float(figure(rows))
+    return None if math.isnan(value) else {"value": round(value, 4), "ci95": interval, "n": len(rows)}
 
 
 def _named(recalls: Array) -> dict[str, float | None]:

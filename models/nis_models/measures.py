@@ -145,7 +145,10 @@ def average_precision(score: Array, y: Array) -> float | None:
 
 
 def bootstrap(groups: Sequence[str], figure: Callable[[Array], float | None], seed: int = 0) -> list[float] | None:
-    """95 % interval of a figure of window indices, resampling groups; None when it can't be computed."""
+    """95 % interval of a figure of window indices, resampling groups; None when it can't be computed.
+
+    A draw in which the figure is None or NaN (no window of a class) counts for nothing.
+    """
     names, codes = np.unique(np.array(groups), return_inverse=True)
     if len(names) < GROUPS_MIN:
         return None
@@ -155,7 +158,7 @@ def bootstrap(groups: Sequence[str], figure: Callable[[Array], float | None], se
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(names), size=len(names))
         value = figure(np.concatenate([members[i] for i in drawn]))
-        if value is not None:
+        if value is not None and not np.isnan(value):
             values.append(value)
     if len(values) < RESAMPLES // 2:
         return None

@@ -63,6 +63,11 @@ def test_an_interval_resamples_groups_and_not_windows() -> None:
 
 def test_too_few_groups_give_no_interval_rather_than_a_narrow_one() -> None:
     assert measures.bootstrap(["a", "a", "b"], lambda rows: float(len(rows))) is None
+    # A draw without a window of the class has no figure; too few figures make no interval.
+    groups = [str(i) for i in range(40)]
+    sometimes = measures.bootstrap(groups, lambda rows: 1.0 if rows[0] % 4 else float("nan"))
+    assert sometimes == [1.0, 1.0]
+    assert measures.bootstrap(groups, lambda _rows: float("nan")) is None
 
 
 def test_average_precision_of_a_perfect_and_a_hopeless_ranking() -> None:
