@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nis_edge.clock import Clock
+from nis_edge.config import MonitorOptions
 from nis_edge.engine.model import Model
 from nis_edge.errors import ModelError
 from nis_edge.monitor.context import Window
@@ -25,6 +26,7 @@ from nis_edge.monitor.dense import dense, meaning_vectors, names
 from nis_edge.monitor.evidence import gather
 from nis_edge.monitor.judge import answer_of, judge_of, outputs_of
 from nis_edge.monitor.labels import HEAD_NAME
+from nis_edge.monitor.machine import Options
 from nis_edge.monitor.series_judge import SeriesJudge
 from nis_edge.monitor.tables import Tables, decode
 from nis_edge.monitor.window import PROMPT_TOKENS_MAX, SPECIALS, Prompt, encode, render_with
@@ -54,6 +56,16 @@ def series_judge() -> SeriesJudge | None:
     except ModuleNotFoundError:
         return None
     return SeriesJudge(found.read_bytes()) if found.is_file() else None
+
+
+@cache
+def shipped_options() -> Options:
+    """What a daemon without a configuration judges by; a recording is judged by the same.
+
+    Raises:
+        ModelError: the judge of sensors' series is damaged.
+    """
+    return Options(series=series_judge(), expected_share=MonitorOptions().expected_share)
 
 
 class ReadingSession(Protocol):

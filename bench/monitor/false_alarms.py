@@ -31,8 +31,7 @@ from msgspec.structs import replace
 
 from bench.monitor.healthy_week import DAY_S, HealthyTeam
 from nis_edge.bench_machine import commit
-from nis_edge.config import MonitorOptions
-from nis_edge.judgement import PromptJudge, series_judge
+from nis_edge.judgement import PromptJudge, shipped_options
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.machine import (
     AgentEvents,
@@ -41,7 +40,6 @@ from nis_edge.monitor.machine import (
     Input,
     JudgeChanged,
     ModelAnswers,
-    Options,
     Raised,
     Readings,
     Tick,
@@ -152,7 +150,7 @@ def recorded(path: Path, events_per_day: float, model: Answering | None = None, 
 
 def judged_run(run: Run, model: Answering | None) -> Replay:
     """One recorded run through exactly the daemon's monitor."""
-    options = replace(_shipped(), rules=RuleOptions(time_known=run.is_timed))
+    options = replace(shipped_options(), rules=RuleOptions(time_known=run.is_timed))
     replay = Replay(options, model, "rules alone")
     for event in canonical_events(run):
         replay.feed(event)
@@ -165,14 +163,8 @@ def true_alarms() -> frozenset[tuple[str, str]]:
     return frozenset((alarm["run"], alarm["label"]) for alarm in json.loads(TRUE_ALARMS.read_text())["alarms"])
 
 
-@cache
-def _shipped() -> Options:
-    """The options of a daemon as it is shipped."""
-    return Options(series=series_judge(), expected_share=MonitorOptions().expected_share)
-
-
 def _put(state: MonitorState, received: Input, now: float, model: Answering | None, counted: Count) -> MonitorState:
-    state, effects = step(state, (received,), now, _shipped())
+    state, effects = step(state, (received,), now, shipped_options())
     waiting: list[Effect] = list(effects)
     while waiting:
         effect = waiting.pop(0)
@@ -181,7 +173,7 @@ def _put(state: MonitorState, received: Input, now: float, model: Answering | No
         elif isinstance(effect, Ask) and model is not None:
             counted.questions += 1
             answer = ModelAnswers(effect.id, model.answer_window(effect.window))
-            state, more = step(state, (answer,), now, _shipped())
+            state, more = step(state, (answer,), now, shipped_options())
             waiting += more
     return state
 

@@ -21,13 +21,11 @@ import msgspec
 from msgspec.structs import replace
 
 from nis_edge.cli import EXIT_DONE, EXIT_USAGE
-from nis_edge.config import MonitorOptions
 from nis_edge.errors import ConfigError, ModelError, NisEdgeError
-from nis_edge.judgement import series_judge
+from nis_edge.judgement import shipped_options
 from nis_edge.monitor.assess import is_alert
 from nis_edge.monitor.explain import coordination_lines, finding_lines, metric_text
 from nis_edge.monitor.labels import LABELS
-from nis_edge.monitor.machine import Options
 from nis_edge.monitor.rules import RuleOptions
 from nis_edge.recordings import BadLine, read_recording
 from nis_edge.replay import Answering, Episode, Replay
@@ -138,7 +136,7 @@ def _judge(
     stream: Replay | None = None
     stream_assessments: list[Assessment] = []
     progress = _Progress()
-    as_shipped = Options(series=series_judge(), expected_share=MonitorOptions().expected_share)
+    as_shipped = shipped_options()
     for number, line in lines:
         if isinstance(line, BadLine):
             tally.bad_lines += 1
